@@ -1,0 +1,1 @@
+//! Engine, wires and policy put together.

@@ -1,0 +1,1 @@
+//! Pods as network namespaces on this machine.

@@ -1,0 +1,7 @@
+//! Penstock's control side: Kubernetes objects to rules, and the commands that people type.
+
+pub mod command;
+pub mod daemon;
+pub mod enforcer;
+pub mod lab;
+pub mod policy;

@@ -1,0 +1,1 @@
+//! Fragments follow their first one's verdict.

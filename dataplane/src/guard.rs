@@ -1,0 +1,1 @@
+//! What an endpoint may say of itself.

@@ -1,0 +1,1 @@
+//! Bytes to a packet, or the reason why not.

@@ -1,0 +1,1 @@
+//! How workers get a new policy.

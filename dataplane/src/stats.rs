@@ -1,0 +1,86 @@
+//! Counters: written by one worker, read by anybody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::packet::Direction;
+use crate::verdict::DropReason;
+
+/// A counter with a single writer, so that adding is a plain load and store, never a locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds. Only the owning worker may.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Sets. Only the owning worker may.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads; anybody may.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a wire counts for one direction.
+#[derive(Debug)]
+pub struct DirectionStats {
+    /// Frames that were taken from the port.
+    pub received: Counter,
+    /// Frames that were forwarded.
+    pub forwarded: Counter,
+    /// Packets of the medium that those stand for: a super-frame counts as its segments.
+    pub forwarded_segments: Counter,
+    /// Bytes that were forwarded.
+    pub forwarded_bytes: Counter,
+    /// Frames that asked the classifier: new flows and flows that were judged again.
+    pub classified: Counter,
+    /// Flows that were judged again because their policy epoch was older than the wire's.
+    pub rejudged: Counter,
+    dropped: Box<[Counter]>,
+}
+
+impl Default for DirectionStats {
+    fn default() -> Self {
+        DirectionStats {
+            received: Counter::default(),
+            forwarded: Counter::default(),
+            forwarded_segments: Counter::default(),
+            forwarded_bytes: Counter::default(),
+            classified: Counter::default(),
+            rejudged: Counter::default(),
+            dropped: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
+        }
+    }
+}
+
+impl DirectionStats {
+    /// Frames that were dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> &Counter {
+        &self.dropped[reason as usize]
+    }
+
+    /// Frames that were dropped, for whatever reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(Counter::get).sum()
+    }
+}
+
+/// What a wire counts.
+#[derive(Debug, Default)]
+pub struct WireStats {
+    directions: [DirectionStats; 2],
+    /// Flows that live now.
+    pub flows: Counter,
+}
+
+impl WireStats {
+    /// One direction's counters.
+    pub fn direction(&self, direction: Direction) -> &DirectionStats {
+        &self.directions[direction as usize]
+    }
+}

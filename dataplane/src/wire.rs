@@ -1,0 +1,1 @@
+//! A wire: two ports and what lies between.
