@@ -33,6 +33,7 @@ pub mod port;
 pub mod publish;
 pub mod rules;
 pub mod stats;
+pub mod testing;
 pub mod time;
 pub mod verdict;
 pub mod wire;
