@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytemuck::{Pod, Zeroable};
 use ipnet::IpNet;
 
 use crate::address::Address;
@@ -16,6 +17,18 @@ use crate::packet::{Direction, Protocol};
 /// A wire's number: unique within the process and never used again for another wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WireId(pub u32);
+
+/// The age of a verdict: a number that a direction of a wire carries and that changes whenever its policy does
+/// ([`crate::publish`]). A flow keeps the epoch that it was judged in; one that differs from the wire's is stale, and the
+/// flow is judged again before its next frame passes. Compare for equality only: the numbers wrap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    /// No wire is ever in it: a flow that carries it is judged before its next frame passes.
+    pub const NONE: Epoch = Epoch(0);
+}
 
 /// What a rule, or a tier's default, does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
