@@ -1,1 +1,331 @@
-//! Pods as network namespaces on this machine.
+//! Pods as network namespaces on this machine, each behind a wire, and real connections between them.
+//!
+//! ```text
+//!  Cluster ─▶ World ─▶ Topology (namespaces, cables) ─▶ Engine (a wire each) ─▶ Servers
+//!                                                              ▲                   │
+//!                                                           policy              Probes ─▶ Matrix
+//! ```
+//! A lab is one process: the engine's workers, the servers and the probes all run in it, in sockets that were made inside
+//! the namespaces. Nothing outlives it ([`instance`]).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::Command;
+
+use dataplane::port::PortKind;
+
+use self::matrix::Question;
+use self::netns::Namespace;
+use self::probe::Attempt;
+use self::server::Servers;
+use self::topology::Topology;
+use self::world::{LabPod, World};
+
+mod error;
+pub mod instance;
+pub mod matrix;
+pub mod netns;
+pub mod probe;
+mod server;
+pub mod topology;
+pub mod world;
+
+pub use error::{LabError, Result};
+pub use matrix::{Look, Matrix};
+pub use probe::ProbeOutcome;
+pub use world::{Family, Service};
+
+/// How a lab is built.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// The kind of the wires' ports; `None` joins pods and fabric by straight cables, without any enforcement.
+    pub port: Option<PortKind>,
+    /// Ports that every pod and the outside host shall serve, and that alone are probed; without any, each pod's
+    /// container ports are.
+    pub probes: Vec<Service>,
+    /// External addresses beside those that ipBlocks suggest.
+    pub external: Vec<IpAddr>,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        LabOptions { port: Some(PortKind::AfPacket), probes: Vec::new(), external: world::INTERNET.into() }
+    }
+}
+
+/// A running lab. [`Lab::stop`], or dropping it, removes everything.
+#[derive(Debug)]
+pub struct Lab {
+    // Fields are dropped in this order: first what holds sockets in the namespaces, then the namespaces.
+    servers: BTreeMap<String, Servers>,
+    topology: Topology,
+    world: World,
+    options: LabOptions,
+}
+
+/// Somebody who can send and receive: a pod or an external address.
+struct Host<'a> {
+    name: String,
+    namespace: &'a Namespace,
+    addresses: Vec<IpAddr>,
+    /// Whether its namespace has other hosts' addresses too, so that a sender must say whose it is.
+    shared: bool,
+    services: Vec<Service>,
+}
+
+impl Lab {
+    /// Builds a world. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`LabError::Input`] when the world cannot be built, [`LabError::System`] when the system refuses; nothing is
+    /// left behind then.
+    pub fn start(world: World, options: LabOptions) -> Result<Lab> {
+        world.check()?;
+        allow_many_descriptors();
+        let topology = Topology::start(options.port)?;
+        let mut lab = Lab { servers: BTreeMap::new(), topology, world: World::default(), options };
+        lab.become_world(world)?;
+        Ok(lab)
+    }
+
+    /// Goes from the world that is to another: pods come, go and change.
+    ///
+    /// # Errors
+    /// As for [`Lab::start`]; what could not be done is tried again by the next call.
+    pub fn become_world(&mut self, world: World) -> Result<()> {
+        world.check()?;
+        let own = |pod: &&LabPod| !pod.host_network;
+        let gone: Vec<String> = self
+            .world
+            .pods
+            .iter()
+            .filter(own)
+            .filter(|old| world.pod(&old.key).is_none_or(|new| new.host_network || new.addresses != old.addresses))
+            .map(|old| old.key.clone())
+            .collect();
+        for key in &gone {
+            self.servers.remove(key);
+        }
+        self.topology.remove_pods(&gone)?;
+        self.topology.set_hosts(&world)?;
+        let come: Vec<&LabPod> =
+            world.pods.iter().filter(own).filter(|new| self.topology.place(&new.key).is_none()).collect();
+        let places = self.topology.add_pods(&come)?;
+        self.topology.bring_up(&places)?;
+        let before = std::mem::replace(&mut self.world, world);
+        self.restart_servers(&before)
+    }
+
+    /// Servers of hosts that are new, or that serve something else than they did.
+    fn restart_servers(&mut self, before: &World) -> Result<()> {
+        let mut servers = std::mem::take(&mut self.servers);
+        servers.retain(|key, _| match key.as_str() {
+            OUTSIDE => {
+                before.external == self.world.external && before.external_services == self.world.external_services
+            }
+            key => self.world.pod(key).is_some_and(|pod| before.pod(key) == Some(pod)),
+        });
+        let result = self.start_servers(&mut servers);
+        self.servers = servers;
+        result
+    }
+
+    fn start_servers(&self, servers: &mut BTreeMap<String, Servers>) -> Result<()> {
+        for host in self.hosts() {
+            // The outside host has many names, but serves them all alike.
+            let external = self.world.pod(&host.name).is_none();
+            let (key, addresses) = if external {
+                (OUTSIDE.to_owned(), self.world.external.clone())
+            } else {
+                (host.name.clone(), host.addresses)
+            };
+            if servers.contains_key(&key) {
+                continue;
+            }
+            let name = |address: IpAddr| if external { address.to_string() } else { host.name.clone() };
+            servers.insert(key, server::serve(host.namespace, &addresses, &host.services, name)?);
+        }
+        Ok(())
+    }
+
+    /// Everybody who can send and receive: pods, then external addresses.
+    fn hosts(&self) -> Vec<Host<'_>> {
+        let pods = self.world.pods.iter().map(|pod| {
+            let place = self.topology.place(&pod.key).filter(|_| !pod.host_network);
+            Host {
+                name: pod.key.clone(),
+                namespace: place.map_or(&self.topology.fabric, |place| &place.namespace),
+                addresses: pod.addresses.clone(),
+                shared: place.is_none(),
+                services: self.services(&pod.services),
+            }
+        });
+        let external = self.world.external.iter().map(|address| Host {
+            name: address.to_string(),
+            namespace: &self.topology.outside,
+            addresses: vec![*address],
+            shared: true,
+            services: self.services(&self.world.external_services),
+        });
+        pods.chain(external).collect()
+    }
+
+    /// What a host serves: its own ports and those that are to be probed.
+    fn services(&self, own: &[Service]) -> Vec<Service> {
+        let mut services: Vec<_> = own.iter().chain(&self.options.probes).copied().collect();
+        services.sort_unstable();
+        services.dedup();
+        services
+    }
+
+    /// Tries one connection. `from` and `to` are pods (`namespace/name`) or external addresses.
+    ///
+    /// # Errors
+    /// When either is unknown or has no address of that family.
+    pub async fn probe(&self, from: &str, to: &str, service: Service, family: Family) -> Result<ProbeOutcome> {
+        let question = Question { from: from.into(), to: to.into(), service, family };
+        let hosts = self.hosts();
+        let attempts = [attempt(&hosts, &question)?, control(&hosts, &question)?];
+        let mut outcomes = probe::run(&attempts).await;
+        let control = outcomes.pop().unwrap_or(ProbeOutcome::Timeout);
+        Ok(backed(outcomes.pop().unwrap_or(ProbeOutcome::Timeout), &control))
+    }
+
+    /// Probes every pair of endpoints, on each port of the receiver and each family that both have.
+    ///
+    /// # Errors
+    /// Never for a world that could be built.
+    pub async fn matrix(&self) -> Result<Matrix> {
+        let hosts = self.hosts();
+        let questions = self.questions(&hosts);
+        let mut controls: Vec<(String, Service, Family)> =
+            questions.iter().map(|question| (question.to.clone(), question.service, question.family)).collect();
+        controls.sort_unstable();
+        controls.dedup();
+        let mut attempts = questions.iter().map(|question| attempt(&hosts, question)).collect::<Result<Vec<_>>>()?;
+        for (to, service, family) in &controls {
+            let question = Question { from: to.clone(), to: to.clone(), service: *service, family: *family };
+            attempts.push(control(&hosts, &question)?);
+        }
+        let mut outcomes = probe::run(&attempts).await;
+        let proofs = outcomes.split_off(questions.len());
+        let proofs: BTreeMap<_, _> = controls.into_iter().zip(proofs).collect();
+        let results = questions.into_iter().zip(outcomes).map(|(question, outcome)| {
+            let proof = &proofs[&(question.to.clone(), question.service, question.family)];
+            let outcome = backed(outcome, proof);
+            (question, outcome)
+        });
+        Ok(Matrix { endpoints: hosts.iter().map(|host| host.name.clone()).collect(), results: results.collect() })
+    }
+
+    fn questions(&self, hosts: &[Host<'_>]) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for from in hosts {
+            for to in hosts.iter().filter(|to| to.name != from.name) {
+                // What external hosts do among themselves is nobody's concern here.
+                if from.namespace == to.namespace && from.shared && to.shared {
+                    continue;
+                }
+                let services = if self.options.probes.is_empty() { &to.services } else { &self.options.probes };
+                for family in Family::ALL {
+                    let has = |host: &Host<'_>| host.addresses.iter().any(|&address| Family::of(address) == family);
+                    if has(from) && has(to) {
+                        questions.extend(services.iter().map(|&service| Question {
+                            from: from.name.clone(),
+                            to: to.name.clone(),
+                            service,
+                            family,
+                        }));
+                    }
+                }
+            }
+        }
+        questions
+    }
+
+    /// A command that runs inside a pod's namespace (`outside` for the outside host): add program and arguments.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn command(&self, pod: &str) -> Result<Command> {
+        Ok(self.namespace(pod)?.command())
+    }
+
+    /// The namespace that a pod's processes run in; `outside` for the outside host's.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn namespace(&self, pod: &str) -> Result<&Namespace> {
+        if pod == OUTSIDE {
+            return Ok(&self.topology.outside);
+        }
+        let hosts = self.hosts();
+        find(&hosts, pod).map(|host| host.namespace)
+    }
+
+    /// What is built.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The namespaces.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Removes everything, as dropping does.
+    pub fn stop(self) {}
+}
+
+/// The outside host's name.
+pub const OUTSIDE: &str = "outside";
+
+fn find<'a, 'b>(hosts: &'a [Host<'b>], name: &str) -> Result<&'a Host<'b>> {
+    hosts.iter().find(|host| host.name == name).ok_or_else(|| {
+        let known = hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
+        LabError::Input(format!("the lab has no '{name}'; it has {known}"))
+    })
+}
+
+fn address_of(host: &Host<'_>, family: Family) -> Result<IpAddr> {
+    host.addresses
+        .iter()
+        .copied()
+        .find(|&address| Family::of(address) == family)
+        .ok_or_else(|| LabError::Input(format!("{} has no {} address", host.name, family.name())))
+}
+
+fn attempt(hosts: &[Host<'_>], question: &Question) -> Result<Attempt> {
+    let (from, to) = (find(hosts, &question.from)?, find(hosts, &question.to)?);
+    let source = address_of(from, question.family)?;
+    Ok(Attempt {
+        namespace: from.namespace.clone(),
+        source: from.shared.then_some(source),
+        target: address_of(to, question.family)?,
+        service: question.service,
+        answer: server::answer(&to.name, question.service),
+    })
+}
+
+/// The same server, asked from inside its own namespace.
+fn control(hosts: &[Host<'_>], question: &Question) -> Result<Attempt> {
+    let own = attempt(hosts, &Question { from: question.to.clone(), ..question.clone() })?;
+    Ok(Attempt { source: None, ..own })
+}
+
+/// What silence means depends on whether the server answers at all.
+fn backed(outcome: ProbeOutcome, control: &ProbeOutcome) -> ProbeOutcome {
+    match (outcome, control) {
+        (ProbeOutcome::Timeout, ProbeOutcome::Reached | ProbeOutcome::Refused) => ProbeOutcome::Timeout,
+        (ProbeOutcome::Timeout, ProbeOutcome::Error(why)) => ProbeOutcome::Broken(why.clone()),
+        (ProbeOutcome::Timeout, _) => ProbeOutcome::Broken("silence".into()),
+        (outcome, _) => outcome,
+    }
+}
+
+/// A matrix has hundreds of sockets open at once; the usual soft limit is 1024.
+fn allow_many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
