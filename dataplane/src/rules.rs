@@ -28,6 +28,11 @@ pub struct Epoch(pub u32);
 impl Epoch {
     /// No wire is ever in it: a flow that carries it is judged before its next frame passes.
     pub const NONE: Epoch = Epoch(0);
+
+    /// Whether a verdict of this epoch still holds in a direction that is in epoch `now`.
+    pub fn is_current(self, now: Epoch) -> bool {
+        self == now && self != Epoch::NONE
+    }
 }
 
 /// What a rule, or a tier's default, does.

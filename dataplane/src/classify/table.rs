@@ -1,0 +1,263 @@
+//! A chain as a table: address class → row, service → column, row × column → decision.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::CompileError;
+use super::compile::Interner;
+use super::ports::{Columns, ServiceMap};
+use super::rank::RankBitmap;
+use crate::packet::Protocol;
+use crate::rules::{Action, Decision, RuleId};
+
+/// A rule in numbers; one that can match nothing is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct NumberedRule {
+    pub(super) action: Action,
+    pub(super) log: bool,
+    pub(super) id: RuleId,
+    /// `None` for all peers.
+    pub(super) set: Option<u32>,
+    pub(super) services: u32,
+}
+
+/// A chain in numbers, each tier with its default: equal ones decide alike.
+pub(super) type NumberedChain = Vec<(Vec<NumberedRule>, Action)>;
+
+/// For each word of the bit vector over all sets, the classes in which it is not zero, in order.
+pub(super) type ClassesByWord = Vec<Vec<(u32, u64)>>;
+
+/// The compiled form of a chain.
+#[derive(Debug)]
+pub(super) struct ChainTable {
+    rows: RowMap,
+    services: Arc<ServiceMap>,
+    columns: u32,
+    /// Numbers of decisions, row after row.
+    cells: Box<[u32]>,
+}
+
+impl ChainTable {
+    /// The number of the decision on a peer of this class.
+    pub(super) fn decision(&self, class: u32, protocol: Protocol, port: u16) -> u32 {
+        let column = self.services.column(protocol, port);
+        self.cells[self.rows.row(class) as usize * self.columns as usize + column as usize]
+    }
+
+    /// Bytes on the heap, what it shares with other tables left out.
+    pub(super) fn memory(&self) -> usize {
+        self.rows.memory() + size_of_val(&*self.cells)
+    }
+
+    /// The services, which tables of chains that name the same ones share.
+    pub(super) fn services(&self) -> &Arc<ServiceMap> {
+        &self.services
+    }
+}
+
+/// From address class to row. Classes that the chain's rules do not tell from an address outside of all their sets
+/// have row 0, and most do: the others are few beside the classes of all chains together.
+#[derive(Debug)]
+struct RowMap {
+    classes: RankBitmap,
+    rows: Box<[u32]>,
+}
+
+impl RowMap {
+    /// From (class, row), in the order of classes, without those of row 0.
+    fn new(rows: &[(u32, u32)]) -> Self {
+        let length = rows.last().map_or(0, |&(class, _)| class + 1);
+        RowMap {
+            classes: RankBitmap::new(rows.iter().map(|&(class, _)| class), length),
+            rows: rows.iter().map(|&(_, row)| row).collect(),
+        }
+    }
+
+    fn row(&self, class: u32) -> u32 {
+        self.classes.index_of(class).map_or(0, |index| self.rows[index as usize])
+    }
+
+    fn memory(&self) -> usize {
+        self.classes.memory() + size_of_val(&*self.rows)
+    }
+}
+
+/// A list of services, as disjoint ranges ([`super::ports::ranges`]).
+type ServiceList = Vec<(u128, u128)>;
+
+/// A map of services, and which of its columns each of them means.
+type MeantServices = (Arc<ServiceMap>, Arc<[Columns]>);
+
+/// What the tables of all chains share while they are built.
+pub(super) struct Tables<'a> {
+    words: ClassesByWord,
+    services: &'a [ServiceList],
+    maps: HashMap<Vec<u32>, MeantServices>,
+    decisions: Interner<Decision>,
+    cells: usize,
+    /// How many cells there may be.
+    limit: usize,
+}
+
+impl<'a> Tables<'a> {
+    /// Over these classes and services, with at most so many cells.
+    pub(super) fn new(words: ClassesByWord, services: &'a [ServiceList], limit: usize) -> Self {
+        Tables { words, services, maps: HashMap::new(), decisions: Interner::default(), cells: 0, limit }
+    }
+
+    /// The decisions by number.
+    pub(super) fn into_decisions(self) -> Box<[Decision]> {
+        self.decisions.values.into()
+    }
+
+    /// Builds the table of a chain.
+    pub(super) fn chain(&mut self, chain: &NumberedChain) -> Result<ChainTable, CompileError> {
+        let index = RuleIndex::new(chain);
+        let (services, meant) = self.services(&index.services)?;
+        let columns = services.columns();
+        let defaults: Vec<Action> = chain.iter().map(|&(_, default)| default).collect();
+        let mut rows: Interner<Rc<[u32]>> = Interner::default();
+        rows.number(self.row(&defaults, &index.rules_for(&[]), &meant, columns).into());
+        let mut by_members = HashMap::new();
+        let mut class_rows = Vec::new();
+        for (class, members) in self.classes_of(&index.sets) {
+            let row = match by_members.entry(members) {
+                Entry::Occupied(entry) => *entry.get(),
+                Entry::Vacant(entry) => {
+                    let rules = index.rules_for(entry.key());
+                    let row = rows.number(self.row(&defaults, &rules, &meant, columns).into());
+                    if self.cells + rows.values.len() * columns as usize > self.limit {
+                        return Err(CompileError::TooManyCells { limit: self.limit });
+                    }
+                    *entry.insert(row)
+                }
+            };
+            if row != 0 {
+                class_rows.push((class, row));
+            }
+        }
+        self.cells += rows.values.len() * columns as usize;
+        Ok(ChainTable { rows: RowMap::new(&class_rows), services, columns, cells: rows.values.concat().into() })
+    }
+
+    /// The map of these services, and which of its columns each means.
+    fn services(&mut self, numbers: &[u32]) -> Result<MeantServices, CompileError> {
+        if let Some((map, columns)) = self.maps.get(numbers) {
+            return Ok((Arc::clone(map), Arc::clone(columns)));
+        }
+        let lists: Vec<&[(u128, u128)]> = numbers.iter().map(|&list| self.services[list as usize].as_slice()).collect();
+        let (map, columns) = ServiceMap::new(&lists)?;
+        let (map, columns): (_, Arc<[Columns]>) = (Arc::new(map), columns.into());
+        self.maps.insert(numbers.to_vec(), (Arc::clone(&map), Arc::clone(&columns)));
+        Ok((map, columns))
+    }
+
+    /// The classes that are in any of the sets (sorted), in order, each with which of them.
+    fn classes_of(&self, sets: &[u32]) -> Vec<(u32, Vec<(u32, u64)>)> {
+        let mut found: Vec<(u32, u32, u64)> = Vec::new();
+        for sets in sets.chunk_by(|a, b| a / 64 == b / 64) {
+            let word = sets[0] / 64;
+            let mask = sets.iter().fold(0, |mask, set| mask | 1 << (set % 64));
+            let classes = self.words[word as usize].iter();
+            found.extend(classes.filter(|(_, bits)| bits & mask != 0).map(|&(class, bits)| (class, word, bits & mask)));
+        }
+        found.sort_unstable();
+        found
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|words| (words[0].0, words.iter().map(|&(_, word, bits)| (word, bits)).collect()))
+            .collect()
+    }
+
+    /// A row: the decision for each column when exactly these rules mean the peer.
+    fn row(&mut self, defaults: &[Action], rules: &[&Place], meant: &[Columns], columns: u32) -> Vec<u32> {
+        let mut row = vec![0; columns as usize];
+        let mut logged = vec![false; columns as usize];
+        let mut undecided = Columns::all(columns);
+        let mut rules = rules.iter().peekable();
+        for (tier, &default) in (0..).zip(defaults) {
+            let mut passed = Columns::none(columns);
+            let mut settle = |column: u32, action: Action, rule: Option<RuleId>, log: bool| {
+                logged[column as usize] |= log;
+                if action == Action::Pass {
+                    passed.insert(column);
+                } else {
+                    let decision = Decision { action, rule, log: logged[column as usize] };
+                    row[column as usize] = self.decisions.number(decision);
+                }
+            };
+            while let Some(Place { rule, services, .. }) = rules.next_if(|place| place.tier == tier) {
+                let meant = &meant[*services as usize];
+                undecided.take_common(meant, |column| settle(column, rule.action, Some(rule.id), rule.log));
+            }
+            undecided.iter().for_each(|column| settle(column, default, None, false));
+            undecided = passed;
+        }
+        for column in undecided.iter() {
+            let decision = Decision { action: Action::Allow, rule: None, log: logged[column as usize] };
+            row[column as usize] = self.decisions.number(decision);
+        }
+        row
+    }
+}
+
+/// A rule, and where it stands in its chain.
+struct Place {
+    tier: u32,
+    rule: NumberedRule,
+    /// Which of the chain's services it means.
+    services: u32,
+}
+
+/// A chain's rules by the peers they mean.
+struct RuleIndex {
+    /// All, in order.
+    places: Vec<Place>,
+    /// Those that mean all peers, by index into `places`.
+    any: Vec<u32>,
+    /// Those that mean a set.
+    by_set: HashMap<u32, Vec<u32>>,
+    /// The sets named, sorted.
+    sets: Vec<u32>,
+    /// The services named, sorted.
+    services: Vec<u32>,
+}
+
+impl RuleIndex {
+    fn new(chain: &NumberedChain) -> Self {
+        let rules = || chain.iter().flat_map(|(rules, _)| rules);
+        let mut sets: Vec<u32> = rules().filter_map(|rule| rule.set).collect();
+        let mut services: Vec<u32> = rules().map(|rule| rule.services).collect();
+        for numbers in [&mut sets, &mut services] {
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        let places = (0..)
+            .zip(chain)
+            .flat_map(|(tier, (rules, _))| rules.iter().map(move |&rule| (tier, rule)))
+            .map(|(tier, rule)| {
+                // Every rule's services are in the list; were one not, the rule would mean those after it.
+                let services = services.partition_point(|&number| number < rule.services) as u32;
+                Place { tier, rule, services }
+            })
+            .collect::<Vec<_>>();
+        let (mut any, mut by_set) = (Vec::new(), HashMap::<u32, Vec<u32>>::new());
+        for (index, place) in (0..).zip(&places) {
+            match place.rule.set {
+                None => any.push(index),
+                Some(set) => by_set.entry(set).or_default().push(index),
+            }
+        }
+        RuleIndex { places, any, by_set, sets, services }
+    }
+
+    /// The rules that mean a peer who is in exactly these sets, in order.
+    fn rules_for(&self, members: &[(u32, u64)]) -> Vec<&Place> {
+        let sets = members.iter().flat_map(|&(word, bits)| super::ports::ones(word, bits));
+        let mut indices = self.any.clone();
+        indices.extend(sets.filter_map(|set| self.by_set.get(&set)).flatten());
+        indices.sort_unstable();
+        indices.iter().map(|&index| &self.places[index as usize]).collect()
+    }
+}
