@@ -348,9 +348,9 @@ pub struct Tuple {
     pub destination: Address,
     /// Protocol.
     pub protocol: Protocol,
-    /// Source port; an ICMP echo's identifier; 0 where there is none.
+    /// Source port; an ICMP echo request's identifier; 0 where there is none.
     pub source_port: u16,
-    /// Destination port; an ICMP echo's identifier; 0 where there is none.
+    /// Destination port; an ICMP echo reply's identifier; 0 where there is none.
     pub destination_port: u16,
 }
 
@@ -378,16 +378,15 @@ impl fmt::Debug for Tuple {
 }
 
 impl Packet {
-    /// Source and destination port: TCP, UDP and SCTP ports; an echo's identifier twice, so that request and reply
-    /// have the same; zeros otherwise.
+    /// Source and destination port: TCP, UDP and SCTP ports; an echo's identifier at the end that asks, so that a
+    /// request never passes for the reply to the other end's request of the same identifier; zeros otherwise.
     pub fn ports(&self) -> (u16, u16) {
         match self.transport {
             Transport::Tcp(TcpSegment { source_port, destination_port, .. })
             | Transport::Udp { source_port, destination_port }
             | Transport::Sctp { source_port, destination_port, .. } => (source_port, destination_port),
-            Transport::Icmp(Icmp { message: IcmpMessage::EchoRequest(id) | IcmpMessage::EchoReply(id), .. }) => {
-                (id, id)
-            }
+            Transport::Icmp(Icmp { message: IcmpMessage::EchoRequest(id), .. }) => (id, 0),
+            Transport::Icmp(Icmp { message: IcmpMessage::EchoReply(id), .. }) => (0, id),
             Transport::Icmp(_) | Transport::Other | Transport::Fragment => (0, 0),
         }
     }
