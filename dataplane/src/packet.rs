@@ -43,6 +43,8 @@ pub struct Protocol(pub u8);
 impl Protocol {
     /// ICMP.
     pub const ICMP: Protocol = Protocol(1);
+    /// IGMP.
+    pub const IGMP: Protocol = Protocol(2);
     /// TCP.
     pub const TCP: Protocol = Protocol(6);
     /// UDP.
@@ -139,7 +141,8 @@ pub struct Packet {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// The protocol above IP, extension headers skipped.
+    /// The protocol above IP, extension headers skipped. In a later IPv6 fragment, what its fragment header names: where
+    /// the datagram has destination options, those (60) and not the transport.
     pub protocol: Protocol,
     /// TTL or hop limit.
     pub hop_limit: u8,

@@ -32,7 +32,8 @@ drop_reasons! {
     FrameTooShort => "frame_too_short", "The frame ends within its Ethernet header or VLAN tags.";
     VlanTooDeep => "vlan_too_deep", "The frame has more than two VLAN tags.";
     SourceMacGroup => "source_mac_group", "The frame's source MAC address is a group address.";
-    ArpMalformed => "arp_malformed", "The ARP message is cut short or not for IPv4 over Ethernet.";
+    ArpMalformed => "arp_malformed", "The ARP message is cut short, not for IPv4 over Ethernet, or neither request nor reply.";
+    IpVersion => "ip_version", "The frame has no Ethernet header, and is neither IPv4 nor IPv6.";
     // Parse: IP.
     Ipv4HeaderTruncated => "ipv4_header_truncated", "The packet ends within its IPv4 header.";
     Ipv4VersionMismatch => "ipv4_version_mismatch", "The EtherType says IPv4 and the header says another version.";
@@ -44,26 +45,29 @@ drop_reasons! {
     Ipv6VersionMismatch => "ipv6_version_mismatch", "The EtherType says IPv6 and the header says another version.";
     Ipv6PayloadLength => "ipv6_payload_length", "The IPv6 payload length is beyond the end of the frame, or a jumbogram's zero.";
     Ipv6ExtensionTruncated => "ipv6_extension_truncated", "The packet ends within an IPv6 extension header.";
-    Ipv6ExtensionOrder => "ipv6_extension_order", "A hop-by-hop header that is not first, or a header that may not come twice.";
+    Ipv6ExtensionOrder => "ipv6_extension_order", "A hop-by-hop header that is not first, or a routing, fragment or authentication header that comes twice.";
     Ipv6ExtensionLimit => "ipv6_extension_limit", "The packet has more IPv6 extension headers than are read.";
-    Ipv6RoutingHeader => "ipv6_routing_header", "A routing header of type 0 (RFC 5095).";
+    Ipv6RoutingHeader => "ipv6_routing_header", "A routing header of type 0 (RFC 5095), or one that leads on to other destinations.";
+    Ipv6Options => "ipv6_options", "An IPv6 option's length leaves its header, or it is a home address (RFC 6275).";
     Ipv6NoNextHeader => "ipv6_no_next_header", "The packet carries nothing above IPv6 (next header 59).";
     MartianSource => "martian_source", "The source is a group, loopback, IPv4-mapped or otherwise impossible address.";
-    MartianDestination => "martian_destination", "The destination is loopback, unspecified or IPv4-mapped.";
+    MartianDestination => "martian_destination", "The destination is loopback, unspecified, IPv4-mapped or a group of one interface.";
     // Parse: transport.
     TcpTruncated => "tcp_truncated", "The packet ends within its TCP header.";
     TcpHeaderLength => "tcp_header_length", "The TCP data offset is below 20 bytes or beyond the packet.";
-    TcpFlags => "tcp_flags", "A combination of TCP flags that no sender makes (none, SYN with FIN or RST, FIN without ACK).";
-    TcpOptions => "tcp_options", "A TCP option's length leaves the header.";
+    TcpFlags => "tcp_flags", "A combination of TCP flags that no sender makes (none, SYN with FIN or RST, FIN with RST or without ACK).";
+    TcpOptions => "tcp_options", "A TCP option's length leaves the header or is not its kind's.";
     UdpTruncated => "udp_truncated", "The packet ends within its UDP header.";
     UdpLength => "udp_length", "The UDP length is below 8 or beyond the packet.";
     SctpTruncated => "sctp_truncated", "The packet ends within its SCTP header or first chunk.";
-    SctpChunk => "sctp_chunk", "The first SCTP chunk's length is impossible, or an INIT is bundled or carries a tag.";
+    SctpChunk => "sctp_chunk", "The first SCTP chunk's length or tag is impossible, or it may not be bundled and is.";
     IcmpTruncated => "icmp_truncated", "The packet ends within its ICMP header.";
     IcmpQuoteTruncated => "icmp_quote_truncated", "The ICMP error quotes too little of the packet that it is about.";
-    IcmpFragmented => "icmp_fragmented", "A fragmented neighbour discovery message or ICMP error.";
-    NeighbourMalformed => "neighbour_malformed", "The neighbour discovery message breaks RFC 4861 (hop limit, code, lengths, options).";
-    PortZero => "port_zero", "TCP, UDP or SCTP with port 0.";
+    IcmpQuoteMalformed => "icmp_quote_malformed", "The ICMP error quotes something that is no packet of its own IP version.";
+    IcmpFragmented => "icmp_fragmented", "A fragmented neighbour discovery or multicast listener message, or ICMP error (RFC 6980).";
+    NeighbourMalformed => "neighbour_malformed", "The neighbour discovery message breaks RFC 4861 (hop limit, code, lengths, options, addresses).";
+    ListenerMalformed => "listener_malformed", "The multicast listener message breaks RFC 3810 (hop limit 1, link-local source, length).";
+    PortZero => "port_zero", "TCP, UDP or SCTP with port 0, but for a UDP source port (RFC 768).";
     // Fragments.
     FragmentTiny => "fragment_tiny", "The first fragment does not hold all headers (RFC 7112, RFC 1858).";
     FragmentOverlap => "fragment_overlap", "The fragment overlaps another one of its datagram; the datagram is dropped (RFC 5722).";

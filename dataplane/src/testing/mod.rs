@@ -6,6 +6,8 @@
 
 mod builder;
 mod checksum;
+mod malformed;
 
 pub use builder::FrameBuilder;
 pub use checksum::{crc32c, internet_checksum};
+pub use malformed::{PAIRS, malformed};

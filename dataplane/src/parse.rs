@@ -1,1 +1,0 @@
-//! Bytes to a packet, or the reason why not.
