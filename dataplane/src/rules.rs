@@ -29,6 +29,11 @@ impl Epoch {
     /// No wire is ever in it: a flow that carries it is judged before its next frame passes.
     pub const NONE: Epoch = Epoch(0);
 
+    /// The one after, which is never [`Epoch::NONE`].
+    pub fn next(self) -> Epoch {
+        Epoch(self.0.checked_add(1).unwrap_or(1))
+    }
+
     /// Whether a verdict of this epoch still holds in a direction that is in epoch `now`.
     pub fn is_current(self, now: Epoch) -> bool {
         self == now && self != Epoch::NONE

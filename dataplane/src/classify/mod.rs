@@ -138,6 +138,19 @@ pub struct Classifier {
     decisions: Box<[Decision]>,
 }
 
+impl Default for Classifier {
+    /// One that knows no wire.
+    fn default() -> Self {
+        Classifier {
+            wires: Box::default(),
+            directions: Box::default(),
+            addresses: Addresses { v4: Trie::new(&[], 32), v6: Trie::new(&[], 128), classes: 1 },
+            chains: Box::default(),
+            decisions: Box::default(),
+        }
+    }
+}
+
 impl Classifier {
     /// Compiles a rule set.
     ///
