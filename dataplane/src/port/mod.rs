@@ -13,15 +13,26 @@ use crate::time::Time;
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod checksum;
+mod error;
 pub mod fault;
+mod gather;
+mod link;
 mod memory;
 pub mod netns;
 pub mod pcap;
 mod pool;
+mod spec;
 pub mod tap;
+mod vnet;
 
+pub use error::PortError;
 pub use memory::{MemoryLink, MemoryPort, SentFrame};
 pub use pool::{Chunk, Pool, PoolId};
+pub use spec::{Opened, OpenedPair, PortOptions, PortSpec, open_pair};
+
+/// Bytes of an Ethernet header and one VLAN tag, which a device's MTU does not count.
+const ETHERNET_AND_TAG: usize = 18;
 
 /// The kinds of port, by the names that people type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +153,11 @@ pub trait Port: Send {
 
     /// What the port counts.
     fn counters(&self) -> PortCounters;
+
+    /// Chunks of the pool that the port holds between calls: lent to the device, or held back.
+    fn held_chunks(&self) -> usize {
+        0
+    }
 
     /// Gives every chunk that the port holds back to the pool, before the port is dropped.
     fn close(&mut self, pool: &mut Pool);
