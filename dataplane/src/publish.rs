@@ -371,6 +371,8 @@ impl PolicyReader {
     /// Takes the newest snapshot and acknowledges it. The older one has been let go.
     fn adopt(&self) -> Arc<Snapshot> {
         let snapshot = self.shared.current.load_full();
+        #[cfg(test)]
+        tests::between_load_and_acknowledgement();
         self.seat.0.store(snapshot.generation.0, Ordering::Release);
         snapshot
     }

@@ -1,9 +1,22 @@
+use std::cell::RefCell;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::address::Address;
 use crate::packet::Protocol;
 use crate::rules::{Action, AddressSet, Decision, Peers, Query, Rule, RuleId, Services, Tier, WireRules};
+
+thread_local! {
+    static BETWEEN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Where a reader has the pointer and has not acknowledged it: a test puts there what the other side does meanwhile.
+pub(super) fn between_load_and_acknowledgement() {
+    let meanwhile = BETWEEN.with_borrow_mut(Option::take);
+    if let Some(meanwhile) = meanwhile {
+        meanwhile();
+    }
+}
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -163,6 +176,28 @@ fn a_waker_is_called_by_wake_and_not_by_publish() {
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     publisher.wake();
     assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_worker_that_wakes_while_a_policy_is_published_is_waited_for() {
+    let publisher = Arc::new(Publisher::new());
+    for parked_before in [false, true] {
+        let mut reader = publisher.reader();
+        let first = publisher.publish(RuleSet::default()).unwrap();
+        if parked_before {
+            reader.load();
+            reader.park();
+        }
+        let control = Arc::clone(&publisher);
+        BETWEEN.set(Some(Box::new(move || {
+            let second = control.publish(RuleSet::default()).unwrap();
+            assert!(!control.acknowledged(second), "a worker is about to judge by the older one");
+        })));
+        assert_eq!(reader.load().generation(), first);
+        assert!(BETWEEN.with_borrow(Option::is_none), "the interleaving took place");
+        assert!(publisher.acknowledged(first) && !publisher.acknowledged(publisher.generation()));
+        assert!(reader.load().generation() > first && publisher.acknowledged(publisher.generation()));
+    }
 }
 
 /// Three workers load, judge and park as fast as they can while policies follow one another. Each rule's number is its
