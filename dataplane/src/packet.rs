@@ -165,6 +165,8 @@ pub struct Fragment {
     pub offset: u32,
     /// Whether more fragments follow.
     pub more: bool,
+    /// Bytes of the datagram in this fragment: in IPv6, extension headers behind the fragment header included.
+    pub length: u32,
 }
 
 impl Fragment {

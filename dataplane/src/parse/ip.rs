@@ -38,7 +38,7 @@ pub(super) fn finish(ip: &IpHeader, view: View<'_>) -> Result<Packet, DropReason
         return Err(DropReason::MartianDestination);
     }
     if let Some(fragment) = ip.fragment {
-        check_fragment(ip, fragment, view.length)?;
+        check_fragment(ip, fragment)?;
     }
     let packet = Packet {
         source: ip.source,
@@ -85,8 +85,8 @@ fn may_be_unspecified(packet: &Packet) -> bool {
 }
 
 /// Holds a fragment's place against what a datagram can be, and against the headers that its first one must hold.
-fn check_fragment(ip: &IpHeader, fragment: Fragment, length: usize) -> Result<(), DropReason> {
-    let offset = fragment.offset as usize;
+fn check_fragment(ip: &IpHeader, fragment: Fragment) -> Result<(), DropReason> {
+    let (offset, length) = (fragment.offset as usize, fragment.length as usize);
     if (fragment.more && !length.is_multiple_of(8)) || offset + length + ip.repeated_length > MAX_DATAGRAM {
         return Err(DropReason::FragmentLength);
     }

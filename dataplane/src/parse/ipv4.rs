@@ -35,7 +35,7 @@ pub(super) fn parse(view: View<'_>) -> Result<Packet, DropReason> {
         return Err(DropReason::Ipv4Checksum);
     }
     check_options(header.options())?;
-    let fragment = fragment(&header);
+    let fragment = fragment(&header, total_length - header_length);
     let ip = IpHeader {
         source: Address::v4(header.source()),
         destination: Address::v4(header.destination()),
@@ -55,12 +55,13 @@ fn total_length(header: &Ipv4HeaderSlice<'_>, available: usize) -> usize {
     if big_tcp { available } else { stated }
 }
 
-fn fragment(header: &Ipv4HeaderSlice<'_>) -> Option<Fragment> {
+fn fragment(header: &Ipv4HeaderSlice<'_>, length: usize) -> Option<Fragment> {
     header.is_fragmenting_payload().then(|| Fragment {
         id: u32::from(header.identification()),
         // Thirteen bits in units of eight: up to 65,528.
         offset: u32::from(header.fragments_offset().value()) * 8,
         more: header.more_fragments(),
+        length: length as u32,
     })
 }
 

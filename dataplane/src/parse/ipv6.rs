@@ -119,6 +119,7 @@ fn step(chain: &mut Chain<'_>) -> Result<(), DropReason> {
                 // Thirteen bits in units of eight: up to 65,528.
                 offset: u32::from(header.fragment_offset().value()) * 8,
                 more: header.more_fragments(),
+                length: (chain.rest.length - header.slice().len()) as u32,
             });
             (header.next_header(), header.slice().len())
         }

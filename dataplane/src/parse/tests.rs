@@ -180,17 +180,22 @@ fn fragments_of_both_families() {
     for (source, destination) in PAIRS {
         let datagram = FrameBuilder::new().ip(source, destination).udp(1000, 53).payload(&[0x35; 3000]).id(77);
         let fragments: Vec<_> = datagram.fragments(1400).iter().map(|frame| packet(frame)).collect();
-        let place = |offset, more| Some(Fragment { id: 77, offset, more });
-        assert_eq!(fragments[0].fragment, place(0, true));
+        let place = |offset, more, length| Some(Fragment { id: 77, offset, more, length });
+        assert_eq!(fragments[0].fragment, place(0, true, 1400));
         assert_eq!(fragments[0].transport, Transport::Udp { source_port: 1000, destination_port: 53 });
         assert_eq!(fragments[0].transport_length, 1400);
-        assert_eq!((fragments[1].fragment, fragments[1].transport), (place(1400, true), Transport::Fragment));
-        assert_eq!((fragments[2].fragment, fragments[2].ports()), (place(2800, false), (0, 0)));
+        assert_eq!((fragments[1].fragment, fragments[1].transport), (place(1400, true, 1400), Transport::Fragment));
+        assert_eq!((fragments[2].fragment, fragments[2].ports()), (place(2800, false, 208), (0, 0)));
         assert!(fragments.iter().all(|fragment| fragment.protocol == Protocol::UDP));
         // The last place that a fragment can have.
         let last = FrameBuilder::new().ip(source, destination).udp(1, 2).fragment(77, 65504, false).payload(&[0; 11]);
-        assert_eq!(packet(&last.build()).fragment, place(65504, false));
+        assert_eq!(packet(&last.build()).fragment, place(65504, false, 11));
     }
+    // Options behind the fragment header belong to the datagram, not to the transport.
+    let first =
+        FrameBuilder::new().ip("fd00::1", "fd00::2").extension(60, &[1, 4, 0, 0, 0, 0]).udp(1, 2).fragment(7, 0, true);
+    let first = packet(&first.payload(&[0; 16]).build());
+    assert_eq!((first.fragment.map(|fragment| fragment.length), first.transport_length), (Some(32), 24));
 }
 
 #[test]
@@ -233,12 +238,12 @@ fn who_has_no_address_yet() {
 }
 
 #[test]
-fn echo_has_its_identifier_for_ports() {
+fn echo_has_its_identifier_at_the_end_that_asks() {
     for (source, destination) in PAIRS {
         let ip = FrameBuilder::new().ip(source, destination);
         let request = packet(&ip.clone().echo_request(0x1234, 1).build());
         let reply = packet(&ip.echo_reply(0x1234, 1).build());
-        assert_eq!((request.ports(), reply.ports()), ((0x1234, 0x1234), (0x1234, 0x1234)));
+        assert_eq!((request.ports(), reply.ports()), ((0x1234, 0), (0, 0x1234)));
         assert!(matches!(request.transport, Transport::Icmp(Icmp { message: IcmpMessage::EchoRequest(_), .. })));
         assert!(matches!(reply.transport, Transport::Icmp(Icmp { message: IcmpMessage::EchoReply(_), .. })));
     }

@@ -196,7 +196,7 @@ impl FrameBuilder {
     /// Makes the packet one fragment: the first has the transport header and the payload, a later one the payload alone.
     /// The transport checksum is that of the bytes that are there. See [`Self::fragments`] for all of a datagram.
     pub fn fragment(mut self, id: u32, offset: u32, more: bool) -> Self {
-        self.ip_mut().fragment = Some(Fragment { id, offset, more });
+        self.ip_mut().fragment = Some(Fragment { id, offset, more, length: 0 });
         self
     }
 
@@ -402,7 +402,7 @@ impl FrameBuilder {
         let mut offset = 0;
         let pieces = transport.chunks(size).map(|piece| {
             let more = offset + piece.len() < transport.len();
-            let fragment = Fragment { id, offset: offset as u32, more };
+            let fragment = Fragment { id, offset: offset as u32, more, length: piece.len() as u32 };
             offset += piece.len();
             self.wrap(&self.internet(piece, Some(fragment)))
         });
