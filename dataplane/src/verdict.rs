@@ -80,9 +80,10 @@ drop_reasons! {
     EtherTypeNotAllowed => "ethertype_not_allowed", "The endpoint may speak IP and ARP only.";
     VlanNotAllowed => "vlan_not_allowed", "The endpoint may send and receive untagged frames only.";
     SpoofedMac => "spoofed_mac", "The frame's source MAC address is not the endpoint's.";
-    SpoofedAddress => "spoofed_address", "The packet's source address is not one of the endpoint's.";
-    SpoofedArp => "spoofed_arp", "The ARP message speaks for an address that is not the endpoint's.";
-    SpoofedNeighbour => "spoofed_neighbour", "The neighbour discovery message speaks for an address that is not the endpoint's.";
+    ForeignMac => "foreign_mac", "The frame is addressed to another MAC address than the endpoint's.";
+    SpoofedAddress => "spoofed_address", "The endpoint sends from an address that is not its own, or others from one that is.";
+    SpoofedArp => "spoofed_arp", "The ARP message claims an address that is not its sender's.";
+    SpoofedNeighbour => "spoofed_neighbour", "The neighbour discovery message claims an address that is not its sender's.";
     RouterAdvertisement => "router_advertisement", "An endpoint may not advertise itself as a router.";
     IcmpRedirect => "icmp_redirect", "An endpoint may not redirect others.";
     DhcpServer => "dhcp_server", "An endpoint may not answer as a DHCP server.";

@@ -325,6 +325,11 @@ impl FrameBuilder {
         self.neighbour(136, [0x60, 0, 0, 0], &target.0, link_layer.map(|mac| (2, mac)))
     }
 
+    /// A neighbour advertisement that nobody asked for, to a group; overriding, hop limit 255.
+    pub fn neighbour_unsolicited(self, target: Address, link_layer: Option<MacAddress>) -> Self {
+        self.neighbour(136, [0x20, 0, 0, 0], &target.0, link_layer.map(|mac| (2, mac)))
+    }
+
     /// A router solicitation; hop limit 255.
     pub fn router_solicitation(self, link_layer: Option<MacAddress>) -> Self {
         self.neighbour(133, [0; 4], &[], link_layer.map(|mac| (1, mac)))

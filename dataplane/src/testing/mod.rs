@@ -6,8 +6,10 @@
 
 mod builder;
 mod checksum;
+mod forbidden;
 mod malformed;
 
 pub use builder::FrameBuilder;
 pub use checksum::{crc32c, internet_checksum};
+pub use forbidden::{endpoint, forbidden};
 pub use malformed::{PAIRS, malformed};

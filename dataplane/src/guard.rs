@@ -1,1 +1,0 @@
-//! What an endpoint may say of itself.
