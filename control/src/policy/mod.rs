@@ -1,1 +1,7 @@
 //! Kubernetes objects to rules.
+
+pub mod cluster;
+pub mod labels;
+pub mod manifest;
+pub mod selector;
+pub mod validation;

@@ -1,0 +1,276 @@
+//! The state that policies are read against: namespaces, pods, nodes and the policies themselves.
+//!
+//! Objects come one at a time ([`Cluster::apply_pod`], [`Cluster::remove_pod`], …), from files now and from watch events
+//! in the same way; the state depends on which objects are there, not on the order in which they came.
+//!
+//! * Every namespace carries the label `kubernetes.io/metadata.name`, as a real API server sets it. A namespace that
+//!   only pods or policies speak of exists with that label alone.
+//! * Finished pods (Succeeded, Failed) own nothing. Terminating ones keep their identity until they are gone.
+//! * A hostNetwork pod owns no address: it is known by its node's.
+//! * Where two live pods claim one address, the newest owns it ([`Cluster::owner`]); manifests refuse such worlds
+//!   ([`Cluster::address_conflicts`]).
+
+mod objects;
+mod policies;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::labels::{Interner, Labels};
+use super::validation::{AcceptedPolicy, FieldError};
+
+pub use objects::{ContainerPort, Namespace, Node, Phase, Pod};
+pub use policies::{Block, NetworkPolicy, Peer, PolicyPorts, PolicyRule};
+
+/// The name of a namespaced object: `namespace/name`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name within it.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// Puts a name together.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        ObjectName { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(ObjectName::new(namespace, name))
+            }
+            _ => Err(format!("{text:?} is not namespace/name")),
+        }
+    }
+}
+
+/// Two live pods that claim one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressConflict {
+    /// The address.
+    pub address: IpAddr,
+    /// Who claims it, oldest first.
+    pub pods: Vec<ObjectName>,
+}
+
+/// Namespaces, pods, nodes and policies.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    symbols: Interner,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
+    pods: BTreeMap<ObjectName, Pod>,
+    nodes: BTreeMap<Arc<str>, Node>,
+    policies: BTreeMap<ObjectName, NetworkPolicy>,
+    /// Who claims an address: live pods with a wire, in the order of age and name, the newest last.
+    claims: HashMap<IpAddr, Vec<ObjectName>>,
+}
+
+impl Cluster {
+    /// An empty cluster.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The texts of all labels.
+    pub fn symbols(&self) -> &Interner {
+        &self.symbols
+    }
+
+    /// All namespaces, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values()
+    }
+
+    /// A namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
+    /// All pods, by namespace and name; finished ones included.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// A pod.
+    pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
+        self.pods.get(name)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// A node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// The node with an address.
+    pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
+        self.nodes.values().find(|node| node.addresses.contains(&address))
+    }
+
+    /// All policies, by namespace and name.
+    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values()
+    }
+
+    /// A policy.
+    pub fn policy(&self, name: &ObjectName) -> Option<&NetworkPolicy> {
+        self.policies.get(name)
+    }
+
+    /// The policies of a pod's namespace whose podSelector matches it, by name.
+    pub fn policies_selecting<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = &'a NetworkPolicy> {
+        self.policies_in(&pod.name.namespace).filter(|policy| policy.pods.matches(&pod.labels))
+    }
+
+    fn policies_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &NetworkPolicy> {
+        let first = ObjectName { namespace: Arc::clone(namespace), name: Arc::from("") };
+        let namespace = Arc::clone(namespace);
+        self.policies
+            .range(first..)
+            .map(|(_, policy)| policy)
+            .take_while(move |policy| policy.name.namespace == namespace)
+    }
+
+    /// The pod that owns an address: of the live pods with a wire that claim it, the newest by creation time, then by
+    /// UID and name.
+    pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
+        self.claims.get(&address).and_then(|claims| claims.last()).map(|name| &self.pods[name])
+    }
+
+    /// The addresses that a pod owns, in the order of its status.
+    pub fn addresses_of<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + 'a {
+        pod.addresses.iter().copied().filter(|&address| self.owner(address).is_some_and(|owner| owner.name == pod.name))
+    }
+
+    /// The addresses of a pod's own node.
+    pub fn node_addresses(&self, pod: &Pod) -> &[IpAddr] {
+        pod.node.as_ref().and_then(|node| self.nodes.get(node)).map_or(&[], |node| &node.addresses)
+    }
+
+    /// Addresses that several live pods claim, in order.
+    pub fn address_conflicts(&self) -> Vec<AddressConflict> {
+        let mut conflicts: Vec<_> = self
+            .claims
+            .iter()
+            .filter(|(_, pods)| pods.len() > 1)
+            .map(|(&address, pods)| AddressConflict { address, pods: pods.clone() })
+            .collect();
+        conflicts.sort_unstable_by_key(|conflict| conflict.address);
+        conflicts
+    }
+
+    /// Adds a namespace or replaces its labels.
+    pub fn apply_namespace(&mut self, object: &core::Namespace) {
+        let name: Arc<str> = object.metadata.name.as_deref().unwrap_or_default().into();
+        let labels = object.metadata.labels.clone().unwrap_or_default();
+        let namespace = Namespace::new(Arc::clone(&name), labels, true, &mut self.symbols);
+        self.namespaces.insert(name, namespace);
+    }
+
+    /// Removes a namespace. As long as pods or policies name it, it stays with its name as its only label.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+        let name: Arc<str> = name.into();
+        let first = ObjectName { namespace: Arc::clone(&name), name: Arc::from("") };
+        let has_pods = self.pods.range(first..).next().is_some_and(|(pod, _)| pod.namespace == name);
+        if has_pods || self.policies_in(&name).next().is_some() {
+            self.imply_namespace(&name);
+        }
+    }
+
+    fn imply_namespace(&mut self, name: &Arc<str>) {
+        if !self.namespaces.contains_key(name) {
+            let namespace = Namespace::new(Arc::clone(name), BTreeMap::new(), false, &mut self.symbols);
+            self.namespaces.insert(Arc::clone(name), namespace);
+        }
+    }
+
+    /// Adds or replaces a pod. An object that cannot be read leaves the state as it was.
+    pub fn apply_pod(&mut self, object: &core::Pod) -> Result<(), Vec<FieldError>> {
+        let pod = Pod::read(object, &mut self.symbols)?;
+        self.remove_pod(&pod.name);
+        self.imply_namespace(&pod.name.namespace);
+        let (name, claims) = (pod.name.clone(), pod.claimed_addresses().to_vec());
+        self.pods.insert(name.clone(), pod);
+        for address in claims {
+            let claimants = self.claims.entry(address).or_default();
+            claimants.push(name.clone());
+            let pods = &self.pods;
+            claimants.sort_by(|a, b| pods[a].age_order().cmp(&pods[b].age_order()));
+        }
+        Ok(())
+    }
+
+    /// Removes a pod.
+    pub fn remove_pod(&mut self, name: &ObjectName) {
+        let Some(pod) = self.pods.remove(name) else { return };
+        for address in pod.claimed_addresses() {
+            if let Some(claimants) = self.claims.get_mut(address) {
+                claimants.retain(|claimant| claimant != name);
+                if claimants.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+        }
+    }
+
+    /// Adds or replaces a node. An object that cannot be read leaves the state as it was.
+    pub fn apply_node(&mut self, object: &core::Node) -> Result<(), Vec<FieldError>> {
+        let node = Node::read(object)?;
+        self.nodes.insert(Arc::clone(&node.name), node);
+        Ok(())
+    }
+
+    /// Removes a node.
+    pub fn remove_node(&mut self, name: &str) {
+        self.nodes.remove(name);
+    }
+
+    /// Adds or replaces a policy.
+    pub fn apply_policy(&mut self, accepted: AcceptedPolicy) {
+        let policy = NetworkPolicy::read(accepted, &mut self.symbols);
+        self.imply_namespace(&policy.name.namespace);
+        self.policies.insert(policy.name.clone(), policy);
+    }
+
+    /// Removes a policy.
+    pub fn remove_policy(&mut self, name: &ObjectName) -> Option<NetworkPolicy> {
+        self.policies.remove(name)
+    }
+
+    /// The labels of a namespace; a namespace that nothing speaks of has none.
+    pub fn namespace_labels(&self, name: &str) -> Labels {
+        self.namespaces.get(name).map(|namespace| namespace.labels.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

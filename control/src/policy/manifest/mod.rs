@@ -1,0 +1,399 @@
+//! Manifests to a [`Cluster`]: what `-f FILE|DIR|-` means.
+//!
+//! Files hold YAML documents or JSON, one object or a list of objects each. Namespaces, Pods, Nodes and NetworkPolicies
+//! are read, decoded and checked; other kinds are left out with a warning. A namespaced object without a namespace is
+//! in `default`; a namespace that only pods or policies speak of need not be declared.
+//!
+//! A world that cannot be is refused: an object given twice, two live pods with one address, a running pod without one.
+//! All errors of all files are reported together, each in one sentence with its place, object, field and reason.
+
+mod decode;
+mod document;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use self::document::{Document, Origin};
+use super::cluster::{Cluster, ObjectName};
+use super::validation::{self, FieldError, Scope};
+
+/// Where something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as it was named, or `standard input`.
+    pub file: String,
+    /// The document's number from 1, if the file holds several.
+    pub document: Option<usize>,
+    /// The line from 1, where known.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        match self.document {
+            Some(document) => write!(f, " (document {document})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a manifest was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The file cannot be read.
+    #[error("{file}: cannot be read: {error}; check the path given with -f")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// There is nothing to read in a directory.
+    #[error("{0}: the directory holds no *.yaml, *.yml or *.json file")]
+    EmptyDirectory(String),
+    /// The text is neither YAML nor JSON.
+    #[error("{place}: not valid YAML or JSON: {reason}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// Why not.
+        reason: String,
+    },
+    /// A document is no Kubernetes object.
+    #[error("{place}: not a Kubernetes object: {reason}")]
+    NotAnObject {
+        /// Where.
+        place: Place,
+        /// Why not.
+        reason: String,
+    },
+    /// A kind that Penstock reads, of a version that it does not.
+    #[error("{place}: {object}: apiVersion {found:?} of {kind} is not supported; {remedy}")]
+    Version {
+        /// Where.
+        place: Place,
+        /// Which object.
+        object: String,
+        /// Its kind.
+        kind: &'static str,
+        /// Its version.
+        found: String,
+        /// What to write instead.
+        remedy: String,
+    },
+    /// A field is wrong.
+    #[error("{place}: {object}: {error}")]
+    Field {
+        /// Where.
+        place: Place,
+        /// Which object.
+        object: String,
+        /// What is wrong.
+        error: FieldError,
+    },
+    /// An object is there twice.
+    #[error("{place}: {object}: the object is also in {first}; keep one of them")]
+    Duplicate {
+        /// Where it is for the second time.
+        place: Place,
+        /// Which object.
+        object: String,
+        /// Where it is for the first time.
+        first: Place,
+    },
+    /// Two live pods have one address.
+    #[error(
+        "{place}: Pod {newer}: status.podIPs: {address} is also the address of Pod {older} in {first}; \
+             live pods cannot share an address"
+    )]
+    SharedAddress {
+        /// Where the second pod is.
+        place: Place,
+        /// The second pod.
+        newer: ObjectName,
+        /// The address.
+        address: std::net::IpAddr,
+        /// The first pod.
+        older: ObjectName,
+        /// Where the first pod is.
+        first: Place,
+    },
+}
+
+/// All that was wrong, one sentence a line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ManifestErrors(pub Vec<ManifestError>);
+
+/// Something odd that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Where.
+    pub place: Place,
+    /// Which object, in which field, and what.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The state.
+    pub cluster: Cluster,
+    /// What people should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Loads everything that the paths mean; `-` is the standard input.
+pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Loaded, ManifestErrors> {
+    let mut loader = Loader::default();
+    for path in paths {
+        match document::files_of(path.as_ref()) {
+            Ok(files) => {
+                for file in files {
+                    loader.add_documents(document::read_file(&file));
+                }
+            }
+            Err(error) => loader.errors.push(error),
+        }
+    }
+    loader.finish()
+}
+
+/// Loads a text, which `file` names in errors.
+pub fn load_text(file: &str, text: &str) -> Result<Loaded, ManifestErrors> {
+    let mut loader = Loader::default();
+    loader.add_documents(document::read_text(file, text));
+    loader.finish()
+}
+
+#[derive(Default)]
+struct Loader {
+    loaded: Loaded,
+    errors: Vec<ManifestError>,
+    /// Where each object stands, by kind and name.
+    seen: BTreeMap<(&'static str, String), Place>,
+}
+
+impl Loader {
+    fn finish(mut self) -> Result<Loaded, ManifestErrors> {
+        for conflict in self.loaded.cluster.address_conflicts() {
+            let mut pods = conflict.pods;
+            let place = |pod: &ObjectName| self.seen[&("Pod", pod.to_string())].clone();
+            pods.sort_by_key(|pod| (place(pod).file, place(pod).document, place(pod).line));
+            let (older, newer) = (pods.remove(0), pods.remove(0));
+            let error = ManifestError::SharedAddress {
+                place: place(&newer),
+                first: place(&older),
+                address: conflict.address,
+                newer,
+                older,
+            };
+            self.errors.push(error);
+        }
+        if self.errors.is_empty() { Ok(self.loaded) } else { Err(ManifestErrors(self.errors)) }
+    }
+
+    fn add_documents(&mut self, documents: Result<Vec<Document>, ManifestError>) {
+        match documents {
+            Ok(documents) => documents.into_iter().for_each(|document| self.add(document.value, &document.origin)),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn add(&mut self, mut value: Value, origin: &Origin) {
+        let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
+        let (Some(kind), Some(version)) = (text(&value, "kind"), text(&value, "apiVersion")) else {
+            let reason = match &value {
+                Value::Object(fields) if fields.contains_key("kind") => "apiVersion is missing or no text",
+                Value::Object(_) => "kind is missing or no text",
+                _ => "the document is no mapping",
+            };
+            self.errors.push(ManifestError::NotAnObject { place: origin.place(), reason: reason.to_owned() });
+            return;
+        };
+        if let Some(item_kind) = kind.strip_suffix("List")
+            && let Some(Value::Array(items)) = value.get_mut("items").map(Value::take)
+        {
+            for (index, mut item) in items.into_iter().enumerate() {
+                // Items of a typed list need not repeat kind and version.
+                if let Value::Object(fields) = &mut item
+                    && !item_kind.is_empty()
+                {
+                    fields.entry("kind").or_insert_with(|| item_kind.into());
+                    fields.entry("apiVersion").or_insert_with(|| version.as_str().into());
+                }
+                self.add(item, &origin.item(index));
+            }
+            return;
+        }
+        self.add_object(&kind, &version, value, origin);
+    }
+
+    fn add_object(&mut self, kind: &str, version: &str, value: Value, origin: &Origin) {
+        let object = object_text(kind, &value);
+        let (kind, expected) = match kind {
+            "Namespace" => ("Namespace", "v1"),
+            "Pod" => ("Pod", "v1"),
+            "Node" => ("Node", "v1"),
+            "NetworkPolicy" => ("NetworkPolicy", "networking.k8s.io/v1"),
+            kind => {
+                let message = if kind.ends_with("NetworkPolicy") {
+                    format!("{object}: policies of kind {kind} ({version}) are not enforced; what they deny may pass")
+                } else if kind.ends_with("List") {
+                    format!("{object}: the list has no items and is left out")
+                } else {
+                    format!("{object}: objects of kind {kind} say nothing to policy and are left out")
+                };
+                self.loaded.warnings.push(Warning { place: origin.place(), message });
+                return;
+            }
+        };
+        if version != expected {
+            let remedy = match version {
+                "extensions/v1beta1" => format!("it was removed in Kubernetes 1.16: write {expected}"),
+                _ if version.contains("projectcalico.org") => {
+                    format!("Calico's own policies are another dialect: write the policy for {expected}")
+                }
+                _ => format!("write {expected}"),
+            };
+            let found = version.to_owned();
+            self.errors.push(ManifestError::Version { place: origin.place(), object, kind, found, remedy });
+            return;
+        }
+        let result = match kind {
+            "Namespace" => self.add_namespace(value, &object, origin),
+            "Pod" => self.add_pod(value, &object, origin),
+            "Node" => self.add_node(value, &object, origin),
+            _ => self.add_policy(value, &object, origin),
+        };
+        for error in result.err().unwrap_or_default() {
+            let place = origin.place_of(&error.field);
+            self.errors.push(ManifestError::Field { place, object: object.clone(), error });
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(
+        &mut self,
+        value: Value,
+        object: &str,
+        origin: &Origin,
+    ) -> Result<T, Vec<FieldError>> {
+        let decoded = decode::decode(value).map_err(|error| vec![error])?;
+        for field in decoded.unknown {
+            let place = origin.place_of(&field);
+            self.loaded.warnings.push(Warning { place, message: format!("{object}: unknown field {field:?}") });
+        }
+        Ok(decoded.object)
+    }
+
+    /// Checks metadata and that the object has not been there before.
+    fn admit(&mut self, kind: &'static str, metadata: &ObjectMeta, scope: Scope, origin: &Origin) -> Admission {
+        let errors = validation::validate_metadata(metadata, scope);
+        if !errors.is_empty() {
+            return Admission::Refused(errors);
+        }
+        let name = full_name(metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default());
+        if let Some(first) = self.seen.get(&(kind, name.clone())) {
+            let (place, object, first) = (origin.place(), format!("{kind} {name}"), first.clone());
+            self.errors.push(ManifestError::Duplicate { place, object, first });
+            return Admission::Refused(Vec::new());
+        }
+        self.seen.insert((kind, name), origin.place());
+        Admission::New
+    }
+
+    fn add_namespace(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let namespace: core::Namespace = self.decode(value, object, origin)?;
+        self.admit("Namespace", &namespace.metadata, Scope::Namespace, origin).into_result()?;
+        self.loaded.cluster.apply_namespace(&namespace);
+        Ok(())
+    }
+
+    fn add_node(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let node: core::Node = self.decode(value, object, origin)?;
+        self.admit("Node", &node.metadata, Scope::Cluster, origin).into_result()?;
+        self.loaded.cluster.apply_node(&node)
+    }
+
+    fn add_pod(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let mut pod: core::Pod = self.decode(value, object, origin)?;
+        default_namespace(&mut pod.metadata);
+        self.admit("Pod", &pod.metadata, Scope::Namespaced, origin).into_result()?;
+        self.loaded.cluster.apply_pod(&pod)
+    }
+
+    fn add_policy(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let mut policy: networking::NetworkPolicy = self.decode(value, object, origin)?;
+        default_namespace(&mut policy.metadata);
+        let accepted = validation::accept(policy)?;
+        self.admit("NetworkPolicy", &accepted.object().metadata, Scope::Namespaced, origin).into_result()?;
+        for warning in accepted.warnings() {
+            let place = origin.place_of(warning.split(": ").next().unwrap_or_default());
+            self.loaded.warnings.push(Warning { place, message: format!("{object}: {warning}") });
+        }
+        self.loaded.cluster.apply_policy(accepted);
+        Ok(())
+    }
+}
+
+/// Whether an object may go on.
+enum Admission {
+    New,
+    /// It may not; errors that are not reported yet.
+    Refused(Vec<FieldError>),
+}
+
+impl Admission {
+    fn into_result(self) -> Result<(), Vec<FieldError>> {
+        match self {
+            Admission::New => Ok(()),
+            Admission::Refused(errors) => Err(errors),
+        }
+    }
+}
+
+fn default_namespace(metadata: &mut ObjectMeta) {
+    let namespace = metadata.namespace.get_or_insert_default();
+    if namespace.is_empty() {
+        *namespace = "default".to_owned();
+    }
+}
+
+fn full_name(namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) if !namespace.is_empty() => format!("{namespace}/{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// `Pod default/web`, as far as the metadata can be read.
+fn object_text(kind: &str, value: &Value) -> String {
+    let metadata = |field: &str| value.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty());
+    let name = metadata("name").unwrap_or("(without a name)");
+    match (metadata("namespace"), kind) {
+        (Some(namespace), _) => format!("{kind} {namespace}/{name}"),
+        (None, "Pod" | "NetworkPolicy") => format!("{kind} default/{name}"),
+        (None, _) => format!("{kind} {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
