@@ -3,5 +3,6 @@
 pub mod cluster;
 pub mod labels;
 pub mod manifest;
+pub mod resolve;
 pub mod selector;
 pub mod validation;

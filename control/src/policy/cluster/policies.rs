@@ -76,6 +76,16 @@ pub enum PolicyPorts {
     },
 }
 
+impl PolicyPorts {
+    /// The numbers, where they are numbers.
+    pub fn range(&self) -> Option<PortRange> {
+        match self {
+            PolicyPorts::Range(range) => Some(*range),
+            PolicyPorts::Named { .. } => None,
+        }
+    }
+}
+
 impl NetworkPolicy {
     /// The rules of a direction; `None` if the policy does not isolate in it.
     pub fn rules(&self, direction: Direction) -> Option<&[PolicyRule]> {

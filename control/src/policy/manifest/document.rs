@@ -51,8 +51,8 @@ impl Origin {
 
 /// The files that a path means: itself, or a directory's `*.yaml`, `*.yml` and `*.json`, sorted by name. Directories
 /// within it are left alone.
-pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
-    let unreadable = |error| ManifestError::Unreadable { file: path.display().to_string(), error };
+pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, Box<ManifestError>> {
+    let unreadable = |error| Box::new(ManifestError::Unreadable { file: path.display().to_string(), error });
     if path == Path::new("-") || !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -67,11 +67,11 @@ pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
         }
     }
     files.sort_unstable();
-    if files.is_empty() { Err(ManifestError::EmptyDirectory(path.display().to_string())) } else { Ok(files) }
+    if files.is_empty() { Err(Box::new(ManifestError::EmptyDirectory(path.display().to_string()))) } else { Ok(files) }
 }
 
 /// Reads a file, `-` being the standard input.
-pub(super) fn read_file(path: &Path) -> Result<Vec<Document>, ManifestError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<Document>, Box<ManifestError>> {
     let (file, bytes) = if path == Path::new("-") {
         let mut bytes = Vec::new();
         ("standard input".to_owned(), std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
@@ -87,7 +87,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Document>, ManifestError> {
 }
 
 /// Reads a text, which `file` names in errors. What begins with a brace and is JSON is read as JSON, the rest as YAML.
-pub(super) fn read_text(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
+pub(super) fn read_text(file: &str, text: &str) -> Result<Vec<Document>, Box<ManifestError>> {
     let file: Rc<str> = file.into();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_json = file.to_ascii_lowercase().ends_with(".json");
@@ -104,7 +104,7 @@ pub(super) fn read_text(file: &str, text: &str) -> Result<Vec<Document>, Manifes
             }
             Err(error) if is_json => {
                 let place = Place { file: file.to_string(), document: None, line: Some(error.line()) };
-                return Err(ManifestError::Syntax { place, reason: strip_position(&error) });
+                return Err(Box::new(ManifestError::Syntax { place, reason: strip_position(&error) }));
             }
             Err(_) => {}
         }

@@ -171,7 +171,7 @@ pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Loaded, ManifestErrors> {
                     loader.add_documents(document::read_file(&file));
                 }
             }
-            Err(error) => loader.errors.push(error),
+            Err(error) => loader.errors.push(*error),
         }
     }
     loader.finish()
@@ -211,10 +211,10 @@ impl Loader {
         if self.errors.is_empty() { Ok(self.loaded) } else { Err(ManifestErrors(self.errors)) }
     }
 
-    fn add_documents(&mut self, documents: Result<Vec<Document>, ManifestError>) {
+    fn add_documents(&mut self, documents: Result<Vec<Document>, Box<ManifestError>>) {
         match documents {
             Ok(documents) => documents.into_iter().for_each(|document| self.add(document.value, &document.origin)),
-            Err(error) => self.errors.push(error),
+            Err(error) => self.errors.push(*error),
         }
     }
 

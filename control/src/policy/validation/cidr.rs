@@ -24,7 +24,7 @@ impl Cidr {
         let address = parse_v4(address).map(IpAddr::V4).or_else(|| parse_v6(address).map(IpAddr::V6))?;
         let prefix = decimal(prefix)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        (prefix <= bits).then(|| Cidr { address, prefix: prefix as u8 })
+        (prefix <= bits).then_some(Cidr { address, prefix: prefix as u8 })
     }
 
     /// The network that is meant: host bits cleared, IPv4-mapped prefixes turned into IPv4.
