@@ -1,1 +1,5 @@
-//! Benchmarks.
+//! Penstock's benchmarks: what they measure with. The benchmarks themselves are in `benches/`; `README.md` tells how to run
+//! them and what their figures do not say.
+
+pub mod random;
+pub mod rulesets;
