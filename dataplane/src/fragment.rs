@@ -1,1 +1,0 @@
-//! Fragments follow their first one's verdict.
