@@ -26,7 +26,7 @@ fn frame(name: &str) -> Vec<u8> {
     .build()
 }
 
-#[divan::bench(args = ["tcp_v4", "tcp_v6", "udp_v4", "udp_v4_vlan", "udp_v6_hop_by_hop", "icmp_error_v4"])]
+#[divan::bench(args = ["tcp_v4", "tcp_v6", "udp_v4", "udp_v4_vlan", "udp_v6_hop_by_hop", "icmp_error_v4"], sample_size = 1_000)]
 fn parse(bencher: Bencher<'_, '_>, name: &str) {
     let bytes = frame(name);
     assert!(parse_bytes(&bytes, None, bytes.len(), Medium::Ethernet).is_ok(), "{name} is well-formed");

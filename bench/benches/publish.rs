@@ -19,7 +19,7 @@ fn publish(bencher: Bencher<'_, '_>, rules: u32) {
 }
 
 /// Once a burst, with nothing new.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn load_unchanged(bencher: Bencher<'_, '_>) {
     let mut reader = Publisher::new().reader();
     bencher.bench_local(|| {
@@ -28,7 +28,7 @@ fn load_unchanged(bencher: Bencher<'_, '_>) {
 }
 
 /// Before a worker sleeps, and when it wakes.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn park_and_load(bencher: Bencher<'_, '_>) {
     let publisher = Publisher::new();
     let mut reader = publisher.reader();

@@ -150,9 +150,11 @@ impl Columns {
 
     /// The set of all `columns`.
     pub(super) fn all(columns: u32) -> Self {
-        let mut all = Columns::none(columns);
-        (0..columns).for_each(|column| all.insert(column));
-        all
+        let mut all = vec![u64::MAX; columns.div_ceil(64) as usize];
+        if let (Some(last), 1..) = (all.last_mut(), columns % 64) {
+            *last = (1 << (columns % 64)) - 1;
+        }
+        Columns(all)
     }
 
     /// Puts one in.

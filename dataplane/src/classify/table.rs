@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::CompileError;
 use super::compile::Interner;
+use super::partition::Members;
 use super::ports::{Columns, ServiceMap};
 use super::rank::RankBitmap;
 use crate::packet::Protocol;
@@ -122,11 +123,12 @@ impl<'a> Tables<'a> {
         rows.number(self.row(&defaults, &index.rules_for(&[]), &meant, columns).into());
         let mut by_members = HashMap::new();
         let mut class_rows = Vec::new();
-        for (class, members) in self.classes_of(&index.sets) {
+        let known = self.classes_of(&index.sets);
+        for (class, members) in known.iter() {
             let row = match by_members.entry(members) {
                 Entry::Occupied(entry) => *entry.get(),
                 Entry::Vacant(entry) => {
-                    let rules = index.rules_for(entry.key());
+                    let rules = index.rules_for(members);
                     let row = rows.number(self.row(&defaults, &rules, &meant, columns).into());
                     if self.cells + rows.values.len() * columns as usize > self.limit {
                         return Err(CompileError::TooManyCells { limit: self.limit });
@@ -154,20 +156,21 @@ impl<'a> Tables<'a> {
         Ok((map, columns))
     }
 
-    /// The classes that are in any of the sets (sorted), in order, each with which of them.
-    fn classes_of(&self, sets: &[u32]) -> Vec<(u32, Vec<(u32, u64)>)> {
-        let mut found: Vec<(u32, u32, u64)> = Vec::new();
+    /// The classes that are in any of the sets (sorted), each with which of them.
+    fn classes_of(&self, sets: &[u32]) -> KnownClasses {
+        let mut found: Vec<(u32, (u32, u64))> = Vec::new();
         for sets in sets.chunk_by(|a, b| a / 64 == b / 64) {
             let word = sets[0] / 64;
             let mask = sets.iter().fold(0, |mask, set| mask | 1 << (set % 64));
             let classes = self.words[word as usize].iter();
-            found.extend(classes.filter(|(_, bits)| bits & mask != 0).map(|&(class, bits)| (class, word, bits & mask)));
+            found.extend(
+                classes.filter(|(_, bits)| bits & mask != 0).map(|&(class, bits)| (class, (word, bits & mask))),
+            );
         }
-        found.sort_unstable();
-        found
-            .chunk_by(|a, b| a.0 == b.0)
-            .map(|words| (words[0].0, words.iter().map(|&(_, word, bits)| (word, bits)).collect()))
-            .collect()
+        // Stable, and quick on what is made of a few sorted runs.
+        found.sort_by_key(|&(class, _)| class);
+        let (classes, members) = found.into_iter().unzip();
+        KnownClasses { classes, members }
     }
 
     /// A row: the decision for each column when exactly these rules mean the peer.
@@ -176,6 +179,7 @@ impl<'a> Tables<'a> {
         let mut logged = vec![false; columns as usize];
         let mut undecided = Columns::all(columns);
         let mut rules = rules.iter().peekable();
+        let mut last: Option<(Decision, u32)> = None;
         for (tier, &default) in (0..).zip(defaults) {
             let mut passed = Columns::none(columns);
             let mut settle = |column: u32, action: Action, rule: Option<RuleId>, log: bool| {
@@ -184,7 +188,13 @@ impl<'a> Tables<'a> {
                     passed.insert(column);
                 } else {
                     let decision = Decision { action, rule, log: logged[column as usize] };
-                    row[column as usize] = self.decisions.number(decision);
+                    // Columns that one rule decides come one after the other.
+                    let number = match last {
+                        Some((same, number)) if same == decision => number,
+                        _ => self.decisions.number(decision),
+                    };
+                    last = Some((decision, number));
+                    row[column as usize] = number;
                 }
             };
             while let Some(Place { rule, services, .. }) = rules.next_if(|place| place.tier == tier) {
@@ -202,6 +212,24 @@ impl<'a> Tables<'a> {
     }
 }
 
+/// The classes that a chain's sets tell from all others: class by class the words of its [`Members`], in order.
+struct KnownClasses {
+    classes: Vec<u32>,
+    members: Vec<(u32, u64)>,
+}
+
+impl KnownClasses {
+    /// Each class with the chain's sets that it is in.
+    fn iter(&self) -> impl Iterator<Item = (u32, &Members)> {
+        let mut from = 0;
+        self.classes.chunk_by(|a, b| a == b).map(move |words| {
+            let members = &self.members[from..from + words.len()];
+            from += words.len();
+            (words[0], members)
+        })
+    }
+}
+
 /// A rule, and where it stands in its chain.
 struct Place {
     tier: u32,
@@ -216,10 +244,10 @@ struct RuleIndex {
     places: Vec<Place>,
     /// Those that mean all peers, by index into `places`.
     any: Vec<u32>,
-    /// Those that mean a set.
-    by_set: HashMap<u32, Vec<u32>>,
     /// The sets named, sorted.
     sets: Vec<u32>,
+    /// The rules that mean each of them.
+    by_set: Vec<Vec<u32>>,
     /// The services named, sorted.
     services: Vec<u32>,
 }
@@ -242,21 +270,22 @@ impl RuleIndex {
                 Place { tier, rule, services }
             })
             .collect::<Vec<_>>();
-        let (mut any, mut by_set) = (Vec::new(), HashMap::<u32, Vec<u32>>::new());
+        let (mut any, mut by_set) = (Vec::new(), vec![Vec::new(); sets.len()]);
         for (index, place) in (0..).zip(&places) {
             match place.rule.set {
                 None => any.push(index),
-                Some(set) => by_set.entry(set).or_default().push(index),
+                Some(set) => by_set[sets.partition_point(|&number| number < set)].push(index),
             }
         }
-        RuleIndex { places, any, by_set, sets, services }
+        RuleIndex { places, any, sets, by_set, services }
     }
 
     /// The rules that mean a peer who is in exactly these sets, in order.
-    fn rules_for(&self, members: &[(u32, u64)]) -> Vec<&Place> {
+    fn rules_for(&self, members: &Members) -> Vec<&Place> {
         let sets = members.iter().flat_map(|&(word, bits)| super::ports::ones(word, bits));
         let mut indices = self.any.clone();
-        indices.extend(sets.filter_map(|set| self.by_set.get(&set)).flatten());
+        let places = sets.filter_map(|set| self.sets.binary_search(&set).ok());
+        indices.extend(places.flat_map(|place| &self.by_set[place]));
         indices.sort_unstable();
         indices.iter().map(|&index| &self.places[index as usize]).collect()
     }

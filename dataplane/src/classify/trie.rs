@@ -72,11 +72,12 @@ impl Trie {
             trie.root[0] = trie.build(cuts, low, bits);
         } else {
             trie.root_shift = bits - 16;
-            let mut rest = cuts;
-            let block = 1 << trie.root_shift;
-            trie.root = (0..1 << 16)
-                .map(|index| trie.build(take(&mut rest, low + index * block, block), low + index * block, bits - 16))
-                .collect();
+            let mut root = Vec::with_capacity(1 << 16);
+            for block in Blocks::new(cuts, low, trie.root_shift, 1 << 16) {
+                let entry = trie.build(block.cuts, block.low, trie.root_shift);
+                root.extend(std::iter::repeat_n(entry, block.run));
+            }
+            trie.root = root.into();
         }
         trie.nodes.shrink_to_fit();
         trie.entries.shrink_to_fit();
@@ -118,14 +119,11 @@ impl Trie {
         let shift = bits - 8;
         let mut starts = [0; 4];
         let mut entries = ArrayVec::<Entry, 256>::new();
-        let mut rest = cuts;
-        for byte in 0..256 {
-            let child_low = prefix | (byte as u128) << shift;
-            let child = take(&mut rest, child_low, 1 << shift);
-            let entry = self.build(child, child_low, shift);
+        for block in Blocks::new(cuts, prefix, shift, 256) {
+            let entry = self.build(block.cuts, block.low, shift);
             if entries.last() != Some(&entry) {
                 entries.push(entry);
-                starts[byte / 64] |= 1 << (byte % 64);
+                starts[block.index / 64] |= 1 << (block.index % 64);
             }
         }
         self.push(
@@ -144,14 +142,54 @@ impl Trie {
     }
 }
 
-/// The cuts that cover the block at `low`; blocks are taken in ascending order, `rest` loses what lies before them.
-fn take<'a>(rest: &mut &'a [Cut], low: u128, size: u128) -> &'a [Cut] {
-    let all = *rest;
-    let skip = all.iter().skip(1).take_while(|cut| cut.first <= low).count();
-    *rest = &all[skip..];
-    let high = low + (size - 1);
-    let more = rest.iter().skip(1).take_while(|cut| cut.first <= high).count();
-    &rest[..=more]
+/// The blocks of `1 << shift` numbers from a place on, with the cuts that cover each.
+struct Blocks<'a> {
+    /// From the cut that covers the next block.
+    rest: &'a [Cut],
+    low: u128,
+    shift: u32,
+    index: usize,
+    count: usize,
+}
+
+/// A block, or as many neighbours as one cut covers.
+struct Block<'a> {
+    index: usize,
+    run: usize,
+    low: u128,
+    /// The first begins at or before the block, the others in it.
+    cuts: &'a [Cut],
+}
+
+impl<'a> Blocks<'a> {
+    /// So many from `low` on, which the first cut covers.
+    fn new(cuts: &'a [Cut], low: u128, shift: u32, count: usize) -> Self {
+        Blocks { rest: cuts, low, shift, index: 0, count }
+    }
+}
+
+impl<'a> Iterator for Blocks<'a> {
+    type Item = Block<'a>;
+
+    fn next(&mut self) -> Option<Block<'a>> {
+        if self.index == self.count {
+            return None;
+        }
+        let low = self.low + ((self.index as u128) << self.shift);
+        let high = low + ((1 << self.shift) - 1);
+        let skip = self.rest.iter().skip(1).take_while(|cut| cut.first <= low).count();
+        self.rest = &self.rest[skip..];
+        let more = self.rest.iter().skip(1).take_while(|cut| cut.first <= high).count();
+        let left = self.count - self.index;
+        let run = match self.rest.get(1) {
+            _ if more > 0 => 1,
+            Some(next) => usize::try_from((next.first - low) >> self.shift).map_or(left, |run| run.min(left)),
+            None => left,
+        };
+        let block = Block { index: self.index, run, low, cuts: &self.rest[..=more] };
+        self.index += run;
+        Some(block)
+    }
 }
 
 #[cfg(test)]
