@@ -39,7 +39,7 @@ fn options() -> LabOptions {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_wires_everybody_reaches_everybody() {
-    let lab = Lab::start(world(), options()).unwrap();
+    let lab = Lab::build(world(), options()).unwrap();
     let matrix = lab.matrix().await.unwrap();
     let table = matrix.to_table(None, control::lab::Look::default());
     let (pass, denied, unproved) = matrix.counts();
@@ -53,7 +53,7 @@ async fn without_wires_everybody_reaches_everybody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unserved_port_is_refused_and_silence_is_proved() {
-    let lab = Lab::start(world(), options()).unwrap();
+    let lab = Lab::build(world(), options()).unwrap();
     for family in Family::ALL {
         for service in [Service::tcp(81), Service::udp(81)] {
             let outcome = lab.probe("default/b", "default/a", service, family).await.unwrap();
@@ -74,14 +74,14 @@ async fn an_unserved_port_is_refused_and_silence_is_proved() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_come_go_and_change() {
-    let mut lab = Lab::start(world(), options()).unwrap();
+    let mut lab = Lab::build(world(), options()).unwrap();
     let mut next = world();
     next.pods.retain(|pod| pod.key != "default/b");
     next.pods[1].addresses[0] = "10.42.0.99".parse().unwrap();
     next.pods[0].services = vec![Service::tcp(8000)];
     next.pods.push(pod("new/pod", 50, &[Service::udp(5000)]));
     next.external.push("198.51.100.7".parse().unwrap());
-    lab.become_world(next).unwrap();
+    lab.rebuild(next).unwrap();
     for (from, to, service) in [
         ("new/pod", "default/a", Service::tcp(8000)),
         ("default/a", "new/pod", Service::udp(5000)),
@@ -99,7 +99,7 @@ async fn pods_come_go_and_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_run_inside_a_pod() {
-    let lab = Lab::start(world(), options()).unwrap();
+    let lab = Lab::build(world(), options()).unwrap();
     let output = lab.command("other/a").unwrap().args(["ip", "-brief", "address", "show", "eth0"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("10.42.0.13/32") && text.contains("fd00:10:42::13/128"), "{text}");
@@ -109,7 +109,7 @@ async fn commands_run_inside_a_pod() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_behind() {
-    let lab = Lab::start(world(), options()).unwrap();
+    let lab = Lab::build(world(), options()).unwrap();
     let prefix = lab.topology().fabric.name().trim_end_matches("fabric").to_owned();
     assert_eq!(netns::with_prefix(&prefix).len(), 6, "three pods and three common namespaces");
     lab.stop();
@@ -148,6 +148,6 @@ fn the_next_start_clears_what_a_killed_lab_left() {
 async fn a_world_that_cannot_be_built_leaves_nothing() {
     let mut bad = world();
     bad.pods[0].addresses.clear();
-    let error = Lab::start(bad, options()).unwrap_err().to_string();
+    let error = Lab::build(bad, options()).err().unwrap().to_string();
     assert!(error.contains("default/a") && error.contains("status.podIPs"), "{error}");
 }

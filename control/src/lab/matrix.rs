@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::IsTerminal;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
@@ -39,6 +40,15 @@ pub struct Look {
     pub colour: bool,
     /// Columns of the terminal; `None` for as many as it takes.
     pub width: Option<u16>,
+}
+
+impl Look {
+    /// What suits standard output: colours on a terminal, unless `NO_COLOR` is set.
+    pub fn of_stdout() -> Look {
+        let width = Table::new().width();
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Look { colour: std::io::stdout().is_terminal() && wanted, width }
+    }
 }
 
 #[derive(Serialize)]
@@ -87,48 +97,67 @@ impl Matrix {
     }
 
     /// The table: senders down, receivers across; `✓` everything passes, `✗` nothing does, and otherwise what passes.
+    /// Where names would make it wider than the terminal, columns have the numbers of the rows.
     pub fn to_table(&self, before: Option<&Matrix>, look: Look) -> String {
         let changed: BTreeSet<(&str, &str)> = before
             .into_iter()
             .flat_map(|before| self.changes(before))
             .map(|(question, _)| (question.from.as_str(), question.to.as_str()))
             .collect();
-        let receivers: Vec<&String> =
-            self.endpoints.iter().filter(|to| self.results.keys().any(|question| &question.to == *to)).collect();
+        let named = self.draw(&changed, Heads::Names, false);
+        let width = named.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        let heads =
+            if look.width.is_some_and(|limit| width > usize::from(limit)) { Heads::Numbers } else { Heads::Names };
+        let mut text = self.draw(&changed, heads, look.colour);
+        text.push('\n');
+        self.legend(&mut text, !changed.is_empty(), look);
+        text
+    }
+
+    fn draw(&self, changed: &BTreeSet<(&str, &str)>, heads: Heads, colour: bool) -> String {
+        let asked: BTreeSet<&str> = self.results.keys().map(|question| question.to.as_str()).collect();
+        let endpoints = self.endpoints.iter().enumerate();
+        let receivers: Vec<_> = endpoints.clone().filter(|(_, to)| asked.contains(to.as_str())).collect();
         let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        if look.colour {
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+        if colour {
             table.enforce_styling();
         } else {
             table.force_no_tty();
         }
-        table.set_width(look.width.unwrap_or(u16::MAX));
-        let corner = Cell::new("from ╲ to");
-        table.set_header(std::iter::once(corner).chain(receivers.iter().map(|to| self.header(to))));
-        for from in &self.endpoints {
-            let cells = receivers.iter().map(|to| {
+        let head = |(number, to): &(usize, &String)| {
+            let text = match heads {
+                Heads::Names => format!("{}\n{}", broken(to), self.ports(to)),
+                Heads::Numbers => (number + 1).to_string(),
+            };
+            Cell::new(text).set_alignment(CellAlignment::Center)
+        };
+        table.set_header(std::iter::once(Cell::new("from ╲ to")).chain(receivers.iter().map(head)));
+        for (number, from) in endpoints {
+            let row = match heads {
+                Heads::Names => from.clone(),
+                Heads::Numbers => format!("{} {from} {}", number + 1, self.ports(from)),
+            };
+            let cells = receivers.iter().map(|(_, to)| {
                 if *to == from {
                     return Cell::new("·").set_alignment(CellAlignment::Center).fg(Color::DarkGrey);
                 }
                 self.cell(from, to, changed.contains(&(from.as_str(), to.as_str())))
             });
-            table.add_row(std::iter::once(Cell::new(from)).chain(cells));
+            table.add_row(std::iter::once(Cell::new(row)).chain(cells));
         }
-        let mut text = format!("{table}\n");
-        self.legend(&mut text, !changed.is_empty(), look);
-        text
+        table.to_string()
     }
 
     fn pair<'a>(&'a self, from: &str, to: &str) -> impl Iterator<Item = (&'a Question, &'a ProbeOutcome)> {
         self.results.iter().filter(move |(question, _)| question.from == from && question.to == to)
     }
 
-    /// A receiver's name, namespace above pod, and the ports that are probed.
-    fn header(&self, to: &str) -> Cell {
+    /// The ports of a receiver that are probed.
+    fn ports(&self, to: &str) -> String {
         let services: BTreeSet<_> =
             self.results.keys().filter(|question| question.to == to).map(|question| question.service).collect();
-        let ports = services.into_iter().map(short).collect::<Vec<_>>().join(" ");
-        Cell::new(format!("{}\n{ports}", to.replacen('/', "/\n", 1))).set_alignment(CellAlignment::Center)
+        services.into_iter().map(short).collect::<Vec<_>>().join(" ")
     }
 
     fn cell(&self, from: &str, to: &str, changed: bool) -> Cell {
@@ -177,6 +206,25 @@ impl Matrix {
         for reason in reasons.iter().take(10) {
             let _ = writeln!(text, "! {reason}");
         }
+    }
+}
+
+/// What stands above the columns.
+#[derive(Clone, Copy)]
+enum Heads {
+    Names,
+    Numbers,
+}
+
+/// A name on several lines: the namespace above the pod, an address broken in the middle.
+fn broken(name: &str) -> String {
+    if let Some((namespace, pod)) = name.split_once('/') {
+        return format!("{namespace}/\n{pod}");
+    }
+    let separators = name.char_indices().filter(|(_, letter)| matches!(letter, '.' | ':'));
+    match separators.map(|(at, _)| at + 1).min_by_key(|at| at.abs_diff(name.len() / 2)) {
+        Some(at) => format!("{}\n{}", &name[..at], &name[at..]),
+        None => name.to_owned(),
     }
 }
 
@@ -283,6 +331,17 @@ mod tests {
         assert!(!after.to_table(Some(&after), Look::default()).contains('*'));
         let json = after.to_json(Some(&before));
         assert!(json.contains(r#""outcome":"denied","changed":true"#), "{json}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_numbers() {
+        let matrix = matrix(&[("a/x", "b/y", 80, Family::V4, ProbeOutcome::Timeout)]);
+        let wide = matrix.to_table(None, Look { colour: false, width: Some(80) });
+        let narrow = matrix.to_table(None, Look { colour: false, width: Some(15) });
+        assert!(wide.contains("b/ ") && !wide.contains("2 b/y 80"), "{wide}");
+        assert!(narrow.contains("2 b/y 80") && narrow.contains('✗'), "{narrow}");
+        assert_eq!(broken("203.0.113.10"), "203.0.\n113.10");
+        assert_eq!(broken("2001:db8::10"), "2001:\ndb8::10");
     }
 
     #[test]

@@ -14,20 +14,27 @@ use std::process::Command;
 
 use dataplane::port::PortKind;
 
+use self::engine::Engine;
 use self::matrix::Question;
 use self::netns::Namespace;
 use self::probe::Attempt;
 use self::server::Servers;
 use self::topology::Topology;
 use self::world::{LabPod, World};
+use crate::policy::cluster::Cluster;
 
+pub mod command;
+pub mod demo;
+mod engine;
 mod error;
+pub mod expect;
 pub mod instance;
 pub mod matrix;
 pub mod netns;
 pub mod probe;
 mod server;
 pub mod topology;
+mod watch;
 pub mod world;
 
 pub use error::{LabError, Result};
@@ -54,10 +61,10 @@ impl Default for LabOptions {
 }
 
 /// A running lab. [`Lab::stop`], or dropping it, removes everything.
-#[derive(Debug)]
 pub struct Lab {
     // Fields are dropped in this order: first what holds sockets in the namespaces, then the namespaces.
     servers: BTreeMap<String, Servers>,
+    engine: Option<Engine>,
     topology: Topology,
     world: World,
     options: LabOptions,
@@ -74,46 +81,90 @@ struct Host<'a> {
 }
 
 impl Lab {
-    /// Builds a world. Must be called within a Tokio runtime.
+    /// Builds a cluster's pods and puts its policies in force. Must be called within a Tokio runtime, and blocks while it
+    /// works.
     ///
     /// # Errors
-    /// [`LabError::Input`] when the world cannot be built, [`LabError::System`] when the system refuses; nothing is
+    /// [`LabError::Input`] when the cluster cannot be built, [`LabError::System`] when the system refuses; nothing is
     /// left behind then.
-    pub fn start(world: World, options: LabOptions) -> Result<Lab> {
-        world.check()?;
-        allow_many_descriptors();
-        let topology = Topology::start(options.port)?;
-        let mut lab = Lab { servers: BTreeMap::new(), topology, world: World::default(), options };
-        lab.become_world(world)?;
+    pub fn start(cluster: &Cluster, options: LabOptions) -> Result<Lab> {
+        let world = World::of(cluster, &options.external);
+        let mut lab = Lab::build(world, options)?;
+        lab.enforce(cluster)?;
         Ok(lab)
     }
 
-    /// Goes from the world that is to another: pods come, go and change.
+    /// Builds a world whose wires are closed until [`Lab::apply`] brings policies.
     ///
     /// # Errors
-    /// As for [`Lab::start`]; what could not be done is tried again by the next call.
-    pub fn become_world(&mut self, world: World) -> Result<()> {
+    /// As for [`Lab::start`].
+    pub fn build(world: World, options: LabOptions) -> Result<Lab> {
+        world.check()?;
+        allow_many_descriptors();
+        let topology = Topology::start(options.port)?;
+        let engine = options.port.map(Engine::start).transpose()?;
+        let mut lab = Lab { servers: BTreeMap::new(), engine, topology, world: World::default(), options };
+        lab.rebuild(world)?;
+        Ok(lab)
+    }
+
+    /// Goes over to another state of the cluster: pods come, go and change, and its policies are in force when this
+    /// returns.
+    ///
+    /// # Errors
+    /// As for [`Lab::start`]; a cluster that cannot be built changes nothing.
+    pub fn apply(&mut self, cluster: &Cluster) -> Result<()> {
+        self.rebuild(World::of(cluster, &self.options.external))?;
+        self.enforce(cluster)
+    }
+
+    fn enforce(&mut self, cluster: &Cluster) -> Result<()> {
+        self.engine.as_mut().map_or(Ok(()), |engine| engine.apply(cluster))
+    }
+
+    /// Goes from the world that is to another, without touching policies.
+    ///
+    /// # Errors
+    /// As for [`Lab::start`]. What the system refused is tried again by the next call.
+    pub fn rebuild(&mut self, world: World) -> Result<()> {
         world.check()?;
         let own = |pod: &&LabPod| !pod.host_network;
-        let gone: Vec<String> = self
-            .world
-            .pods
-            .iter()
-            .filter(own)
-            .filter(|old| world.pod(&old.key).is_none_or(|new| new.host_network || new.addresses != old.addresses))
-            .map(|old| old.key.clone())
-            .collect();
-        for key in &gone {
-            self.servers.remove(key);
-        }
-        self.topology.remove_pods(&gone)?;
+        let stays =
+            |old: &LabPod| world.pod(&old.key).is_some_and(|new| !new.host_network && new.addresses == old.addresses);
+        let gone: Vec<String> =
+            self.world.pods.iter().filter(own).filter(|old| !stays(old)).map(|old| old.key.clone()).collect();
+        self.remove_pods(&gone)?;
         self.topology.set_hosts(&world)?;
         let come: Vec<&LabPod> =
             world.pods.iter().filter(own).filter(|new| self.topology.place(&new.key).is_none()).collect();
-        let places = self.topology.add_pods(&come)?;
-        self.topology.bring_up(&places)?;
+        let keys: Vec<String> = come.iter().map(|pod| pod.key.clone()).collect();
+        if let Err(error) = self.add_pods(&come) {
+            // Half a pod would be taken for a whole one by the next call.
+            self.remove_pods(&keys)?;
+            return Err(error);
+        }
         let before = std::mem::replace(&mut self.world, world);
         self.restart_servers(&before)
+    }
+
+    fn add_pods(&mut self, pods: &[&LabPod]) -> Result<()> {
+        let places = self.topology.add_pods(pods)?;
+        if let Some(engine) = &mut self.engine {
+            for (pod, place) in pods.iter().zip(&places) {
+                engine.attach(&pod.key, place, &self.topology)?;
+            }
+        }
+        self.topology.bring_up(&places)
+    }
+
+    fn remove_pods(&mut self, keys: &[String]) -> Result<()> {
+        for key in keys {
+            self.servers.remove(key);
+            if let Some(engine) = &mut self.engine {
+                engine.detach(key);
+            }
+        }
+        self.topology.remove_pods(keys)
     }
 
     /// Servers of hosts that are new, or that serve something else than they did.

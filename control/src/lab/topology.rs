@@ -25,7 +25,7 @@ use super::netns::{self, Namespace};
 use super::world::{LabPod, World};
 
 /// Largest packet of every interface, in bytes. Plain Ethernet's; AF_XDP on a veth could take 3506.
-const MTU: u32 = 1500;
+pub const MTU: u32 = 1500;
 
 /// The pod's end of its link.
 pub const POD_INTERFACE: &str = "eth0";

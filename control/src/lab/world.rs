@@ -3,6 +3,7 @@
 //! A [`World`] is plain data. Two worlds can be compared, and a running lab goes from one to the next by its
 //! differences.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use dataplane::packet::Protocol;
 use ipnet::IpNet;
 
 use super::error::{LabError, Result};
+use crate::policy::cluster::{Cluster, Peer, Phase, PolicyPorts};
 
 /// A protocol and a port, as people write them: `TCP/80`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +123,53 @@ pub struct World {
 }
 
 impl World {
+    /// What is to be built for a cluster: its live pods, its nodes, and external addresses: those given, and what its
+    /// policies' ipBlocks suggest. The outside host serves the web, DNS, and the ports that egress rules name.
+    pub fn of(cluster: &Cluster, external: &[IpAddr]) -> World {
+        let live = cluster.pods().filter(|pod| {
+            // A pending pod has no address yet: it comes when it has one.
+            pod.phase != Phase::Finished && !(pod.phase == Phase::Pending && pod.addresses.is_empty())
+        });
+        let pods = live.map(|pod| {
+            let mut services: Vec<_> =
+                pod.ports.iter().map(|port| Service { protocol: port.protocol, port: port.port }).collect();
+            services.sort_unstable();
+            services.dedup();
+            let node = cluster.node_addresses(pod);
+            let on_node = pod.host_network && !node.is_empty();
+            LabPod {
+                key: pod.name.to_string(),
+                addresses: if on_node { node.to_vec() } else { pod.addresses.clone() },
+                host_network: pod.host_network,
+                services,
+            }
+        });
+        let nodes =
+            cluster.nodes().map(|node| LabNode { name: node.name.to_string(), addresses: node.addresses.clone() });
+        let mut world = World { pods: pods.collect(), nodes: nodes.collect(), ..World::default() };
+        external.iter().for_each(|&address| world.add_external(address));
+        let mut services = BTreeSet::from([Service::tcp(80), Service::tcp(443), Service::udp(53)]);
+        for policy in cluster.policies() {
+            let egress = policy.egress.iter().flatten();
+            for peer in
+                policy.ingress.iter().flatten().chain(egress.clone()).flat_map(|rule| rule.peers.iter().flatten())
+            {
+                if let Peer::Block(block) = peer {
+                    world.add_block(block.network, &block.except);
+                }
+            }
+            let named = egress.flat_map(|rule| rule.ports.iter().flatten()).filter_map(|ports| match ports {
+                PolicyPorts::Range(range) if range.first > 0 => {
+                    Some(Service { protocol: range.protocol, port: range.first })
+                }
+                _ => None,
+            });
+            services.extend(named);
+        }
+        world.external_services = services.into_iter().collect();
+        world
+    }
+
     /// The pod of that key.
     pub fn pod(&self, key: &str) -> Option<&LabPod> {
         self.pods.iter().find(|pod| pod.key == key)
@@ -131,7 +180,7 @@ impl World {
     /// # Errors
     /// A pod without addresses, an address that two pods share, or one that cannot be given to an interface.
     pub fn check(&self) -> Result<()> {
-        let mut owners = std::collections::BTreeMap::new();
+        let mut owners = BTreeMap::new();
         for pod in &self.pods {
             if pod.addresses.is_empty() {
                 return Err(LabError::Input(format!(

@@ -7,11 +7,9 @@
 mod builder;
 mod checksum;
 mod forbidden;
-mod generator;
 mod malformed;
 
 pub use builder::FrameBuilder;
 pub use checksum::{crc32c, internet_checksum};
 pub use forbidden::{endpoint, forbidden};
-pub use generator::Generator;
 pub use malformed::{PAIRS, malformed};
