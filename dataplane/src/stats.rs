@@ -15,6 +15,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
+    /// Takes back what was counted too early. Only the owning worker may.
+    pub fn retract(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(amount), Ordering::Relaxed);
+    }
+
     /// Sets. Only the owning worker may.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

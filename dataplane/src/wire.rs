@@ -1,1 +1,151 @@
-//! A wire: two ports and what lies between.
+//! A wire: two ports, what the endpoint inside may say, and what is counted.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::frame::{Burst, Frame};
+use crate::guard::{Endpoint, Guard};
+use crate::packet::Direction;
+use crate::parse::Medium;
+use crate::port::{Capabilities, Pool, Port};
+use crate::rules::WireId;
+use crate::stats::WireStats;
+use crate::time::Time;
+use crate::verdict::DropReason;
+
+/// How often a full device is asked again before its frames are dropped as [`DropReason::PortOverflow`].
+const SEND_ATTEMPTS: usize = 3;
+
+/// A wire as control sets it up and hands it to its worker.
+pub struct WireSetup {
+    /// The wire's number.
+    pub id: WireId,
+    /// The port towards the endpoint.
+    pub inside: Box<dyn Port>,
+    /// The port towards everything else.
+    pub outside: Box<dyn Port>,
+    /// The endpoint, if there is one inside; a gateway's wire has none.
+    pub endpoint: Option<Endpoint>,
+    /// The memory of the wire's frames; `None` for the worker's own pool. Ports that bring their memory (AF_XDP) need
+    /// the pool that they were opened with.
+    pub pool: Option<Pool>,
+    /// Where the wire counts.
+    pub stats: Arc<WireStats>,
+}
+
+impl std::fmt::Debug for WireSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {} | {}", self.id, self.inside.name(), self.outside.name())
+    }
+}
+
+/// A port and whether it still works.
+pub(crate) struct End {
+    pub(crate) port: Box<dyn Port>,
+    pub(crate) lost: bool,
+}
+
+/// A wire in the hands of its worker.
+pub(crate) struct Wire {
+    pub(crate) id: WireId,
+    /// By the direction of the frames that the port receives: `[inside, outside]`.
+    pub(crate) ends: [End; 2],
+    pub(crate) guard: Guard,
+    pub(crate) medium: Medium,
+    pub(crate) both: Capabilities,
+    pub(crate) stats: Arc<WireStats>,
+    /// Frames on their way out, by direction.
+    pub(crate) out: [Burst; 2],
+    /// Index into the worker's pools.
+    pub(crate) pool: usize,
+}
+
+impl Wire {
+    /// Sets a wire up: its ports are limited to what both can carry.
+    ///
+    /// # Errors
+    /// When a port cannot be limited, or one carries Ethernet frames and the other does not; the set-up comes back.
+    pub(crate) fn new(mut setup: WireSetup, pool: usize) -> Result<Wire, (io::Error, WireSetup)> {
+        let (inside, outside) = (setup.inside.capabilities(), setup.outside.capabilities());
+        if inside.ethernet != outside.ethernet {
+            let text = format!(
+                "port {} and port {} cannot be joined: only one of them carries Ethernet frames; use tap instead of tun",
+                setup.inside.name(),
+                setup.outside.name()
+            );
+            return Err((io::Error::new(io::ErrorKind::InvalidInput, text), setup));
+        }
+        let both = inside.intersect(outside);
+        if let Err(error) = setup.inside.limit(both).and_then(|()| setup.outside.limit(both)) {
+            return Err((error, setup));
+        }
+        let medium = if both.ethernet { Medium::Ethernet } else { Medium::Ip };
+        Ok(Wire {
+            id: setup.id,
+            ends: [setup.inside, setup.outside].map(|port| End { port, lost: false }),
+            guard: Guard::new(setup.endpoint, medium),
+            medium,
+            both,
+            stats: setup.stats,
+            out: [Burst::new(), Burst::new()],
+            pool,
+        })
+    }
+
+    /// Whether the frame, which goes in this direction, can leave by the other port.
+    pub(crate) fn carries(&self, frame: &Frame) -> Result<(), DropReason> {
+        if (frame.gso.is_some() && !self.both.gso) || (frame.segments() > 1 && !self.both.multi_segment) {
+            return Err(DropReason::GsoUnsupported);
+        }
+        if frame.gso.is_none() && frame.length() > self.both.max_frame {
+            return Err(DropReason::FrameTooLong);
+        }
+        Ok(())
+    }
+
+    /// Takes a burst from the port that receives frames of this direction.
+    ///
+    /// # Errors
+    /// When the port is lost just now.
+    pub(crate) fn receive(
+        &mut self,
+        direction: Direction,
+        pool: &mut Pool,
+        burst: &mut Burst,
+        now: Time,
+    ) -> io::Result<()> {
+        let end = &mut self.ends[direction as usize];
+        if end.lost {
+            return Ok(());
+        }
+        end.port.receive(pool, burst, now).inspect_err(|_| end.lost = true)
+    }
+
+    /// Sends what waits in this direction; what the port has no room for is released and counted by `dropped`.
+    ///
+    /// # Errors
+    /// When the port is lost just now.
+    pub(crate) fn flush(
+        &mut self,
+        direction: Direction,
+        pool: &mut Pool,
+        now: Time,
+        mut dropped: impl FnMut(DropReason, &Frame),
+    ) -> io::Result<()> {
+        let out = &mut self.out[direction as usize];
+        let end = &mut self.ends[direction.reverse() as usize];
+        let mut result = Ok(());
+        for _ in 0..SEND_ATTEMPTS {
+            if out.is_empty() || end.lost {
+                break;
+            }
+            result = end.port.send(pool, out, now).inspect_err(|_| end.lost = true);
+        }
+        let reason = if end.lost { DropReason::PortUnavailable } else { DropReason::PortOverflow };
+        for frame in out.drain(..) {
+            dropped(reason, &frame);
+            pool.release(frame);
+        }
+        result
+    }
+}

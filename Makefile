@@ -1,0 +1,34 @@
+# Penstock. `make demo` and `make test` do the set-up that they need; everything else expects `make setup` once.
+SHELL := /bin/bash
+CARGO ?= cargo
+PREFIX ?= /usr/local
+PENSTOCK := target/release/penstock
+
+.PHONY: help setup build demo test check bench install clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: ## install what is missing (apt); says nothing when nothing is
+	@scripts/setup.sh
+
+build: setup ## build the penstock command
+	$(CARGO) build --release --locked -p penstock
+
+demo: build ## ten policies over real connections between pods on this machine (root)
+	$(PENSTOCK) demo
+
+test: setup ## all tests, those with namespaces and real traffic included (root)
+	scripts/test.sh
+
+check: setup ## formatting, lints, documentation, dependencies
+	scripts/check.sh
+
+bench: setup ## micro-benchmarks
+	$(CARGO) bench --locked -p penstock-bench
+
+install: build ## install the penstock command below $(PREFIX)
+	install -D -m 0755 $(PENSTOCK) $(DESTDIR)$(PREFIX)/bin/penstock
+
+clean: ## remove what was built
+	$(CARGO) clean

@@ -1,0 +1,243 @@
+//! The frame's journey between `receive` and `act`: what becomes of one frame, decided in the order of the steps
+//! below. Nothing here sends, counts frames or logs; that is the worker's single exit.
+
+use crate::flow::{FlowRef, FlowTable, Origin, Tracked};
+use crate::fragment::{Admission, FragmentTable};
+use crate::frame::Frame;
+use crate::guard::Passage;
+use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Quoted, Transport, Tuple};
+use crate::parse::parse;
+use crate::publish::Snapshot;
+use crate::rules::{Action, Decision, Query, RuleId};
+use crate::time::Time;
+use crate::verdict::DropReason;
+use crate::wire::Wire;
+use crate::worker::parking::Finding;
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It leaves by the other port.
+    Forward,
+    /// It is dropped.
+    Drop(DropReason),
+    /// It waits for control's answer about this kind of question.
+    Ask(u16),
+    /// It waits for the first fragment of its datagram.
+    Hold,
+}
+
+/// What was learnt on the way, for the log and the trace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Report {
+    pub(super) tuple: Option<Tuple>,
+    pub(super) packet: Option<Packet>,
+    /// The classifier was asked, and this is what it said.
+    pub(super) decision: Option<Decision>,
+    /// A live flow was judged again.
+    pub(super) rejudged: bool,
+    /// The frame is a first fragment: held ones may follow it now.
+    pub(super) first_fragment: bool,
+}
+
+impl Report {
+    pub(super) fn rule(&self) -> Option<RuleId> {
+        self.decision.and_then(|decision| decision.rule)
+    }
+}
+
+/// All that a frame's fate depends on.
+pub(super) struct Journey<'a> {
+    pub(super) wire: &'a mut Wire,
+    pub(super) direction: Direction,
+    pub(super) policy: &'a Snapshot,
+    pub(super) flows: &'a mut FlowTable,
+    pub(super) fragments: &'a mut FragmentTable,
+    pub(super) now: Time,
+    /// Control's answer, when the frame was parked for it.
+    pub(super) finding: Option<Finding>,
+    pub(super) report: Report,
+}
+
+impl Journey<'_> {
+    /// The whole journey of one frame.
+    pub(super) fn fate(&mut self, frame: &Frame) -> Fate {
+        match self.steps(frame) {
+            Ok(fate) => fate,
+            Err(reason) => Fate::Drop(reason),
+        }
+    }
+
+    fn steps(&mut self, frame: &Frame) -> Result<Fate, DropReason> {
+        let parsed = parse(frame, self.wire.medium)?;
+        if let Payload::Ip(packet) = &parsed.payload {
+            self.report.packet = Some(*packet);
+            self.report.tuple = Some(packet.tuple());
+        }
+        self.wire.carries(frame)?;
+        let packet = match self.guard(&parsed)? {
+            Some(packet) => packet,
+            None => return Ok(Fate::Forward),
+        };
+        let tuple = match self.fragment(&packet)? {
+            Some(tuple) => tuple,
+            None => return Ok(Fate::Hold),
+        };
+        self.report.tuple = Some(tuple);
+        if let Transport::Icmp(icmp) = packet.transport {
+            match icmp.message {
+                IcmpMessage::Error { mtu, quoted } => return self.related(&packet, mtu, &quoted),
+                IcmpMessage::EchoRequest(_) | IcmpMessage::EchoReply(_) => {}
+                _ => return self.stateless(&packet, icmp),
+            }
+        }
+        let length = frame.length() as u32;
+        match self.flows.find(self.wire.id, &tuple, self.now) {
+            Some((flow, origin)) => self.known(flow, origin, &packet, &tuple, length),
+            None => self.new_flow(&packet, &tuple, length),
+        }
+    }
+
+    /// What the endpoint may say of itself. `None`: the frame passes without being judged by policy.
+    fn guard(&mut self, parsed: &Parsed) -> Result<Option<Packet>, DropReason> {
+        match (self.wire.guard.check(self.direction, parsed, self.now)?, parsed.payload) {
+            (Passage::Judge, Payload::Ip(packet)) => Ok(Some(packet)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives a later fragment the tuple of its first. `None`: the first has not come yet.
+    fn fragment(&mut self, packet: &Packet) -> Result<Option<Tuple>, DropReason> {
+        if packet.fragment.is_none() {
+            return Ok(Some(packet.tuple()));
+        }
+        match self.fragments.admit(self.wire.id, self.direction, packet, self.now)? {
+            Admission::First => {
+                self.report.first_fragment = true;
+                Ok(Some(packet.tuple()))
+            }
+            Admission::Later(tuple) => Ok(Some(tuple)),
+            Admission::Hold => Ok(None),
+        }
+    }
+
+    /// An ICMP error passes if it is about a live flow that policy still allows.
+    fn related(&mut self, packet: &Packet, mtu: Option<u32>, quoted: &Quoted) -> Result<Fate, DropReason> {
+        let floor = if packet.protocol == Protocol::ICMP { 552 } else { 1280 };
+        if mtu.is_some_and(|mtu| mtu < floor) {
+            return Err(DropReason::IcmpMtuTooSmall);
+        }
+        let flow = self
+            .flows
+            .find_related(self.wire.id, self.direction, quoted, self.now)
+            .ok_or(DropReason::IcmpUnrelated)?;
+        self.judge_again(flow)
+    }
+
+    /// ICMP that is neither echo nor error has no flow: each message is judged by itself.
+    fn stateless(&mut self, packet: &Packet, icmp: Icmp) -> Result<Fate, DropReason> {
+        let peer = self.peer(&packet.tuple());
+        let port = u16::from(icmp.kind) << 8 | u16::from(icmp.code);
+        let decision = self.classify(self.direction, Query { peer, protocol: packet.protocol, port })?;
+        match decision.action {
+            Action::Allow | Action::Pass => Ok(Fate::Forward),
+            Action::Deny | Action::Ask(_) => Err(DropReason::PolicyDenied),
+        }
+    }
+
+    fn known(
+        &mut self,
+        flow: FlowRef,
+        origin: Origin,
+        packet: &Packet,
+        tuple: &Tuple,
+        length: u32,
+    ) -> Result<Fate, DropReason> {
+        match self.judge_again(flow)? {
+            Fate::Forward => {}
+            waiting => return Ok(waiting),
+        }
+        match self.flows.track(flow, origin, packet, length, self.now)? {
+            Tracked::Continue => Ok(Fate::Forward),
+            Tracked::Reopen => self.new_flow(packet, tuple, length),
+        }
+    }
+
+    /// A flow whose policy epoch is older than its wire's is judged again, as the tuple it was judged as, before
+    /// another of its frames passes.
+    fn judge_again(&mut self, flow: FlowRef) -> Result<Fate, DropReason> {
+        let (direction, judged_as, epoch) = self.flows.judged(flow);
+        let current = self.policy.epoch(self.wire.id, direction).ok_or(DropReason::WireClosed)?;
+        if epoch == current {
+            return Ok(Fate::Forward);
+        }
+        self.report.rejudged = true;
+        let decision = self.classify(direction, query(direction, &judged_as))?;
+        match self.settle(direction, decision) {
+            Ok(Fate::Forward) => {
+                self.flows.set_epoch(flow, current);
+                Ok(Fate::Forward)
+            }
+            Ok(waiting) => Ok(waiting),
+            Err(reason) => {
+                self.flows.cut(flow, self.now);
+                Err(reason)
+            }
+        }
+    }
+
+    fn new_flow(&mut self, packet: &Packet, tuple: &Tuple, length: u32) -> Result<Fate, DropReason> {
+        self.flows.can_open(packet, self.now)?;
+        let epoch = self.policy.epoch(self.wire.id, self.direction).ok_or(DropReason::WireClosed)?;
+        let decision = self.classify(self.direction, query(self.direction, tuple))?;
+        match self.settle(self.direction, decision)? {
+            Fate::Forward => {
+                self.flows.insert(self.wire.id, self.direction, packet, tuple, length, epoch, self.now)?;
+                Ok(Fate::Forward)
+            }
+            waiting => Ok(waiting),
+        }
+    }
+
+    fn classify(&mut self, direction: Direction, query: Query) -> Result<Decision, DropReason> {
+        let decision = self.policy.judge(self.wire.id, direction, query).ok_or(DropReason::WireClosed)?;
+        self.report.decision = Some(decision);
+        Ok(decision)
+    }
+
+    /// Turns a decision into a fate; an `Ask` uses control's answer if the frame has been parked for it.
+    fn settle(&mut self, direction: Direction, decision: Decision) -> Result<Fate, DropReason> {
+        match (decision.action, self.finding) {
+            (Action::Allow | Action::Pass, _) => Ok(Fate::Forward),
+            (Action::Deny, _) => Err(DropReason::PolicyDenied),
+            (Action::Ask(kind), None) => Ok(Fate::Ask(kind)),
+            (Action::Ask(_), Some(Finding::Allow)) => Ok(Fate::Forward),
+            (Action::Ask(_), Some(Finding::Deny)) => Err(DropReason::AskDenied),
+            (Action::Ask(_), Some(Finding::JudgeAs(tuple))) => {
+                match self.classify(direction, query(direction, &tuple))?.action {
+                    Action::Allow | Action::Pass => Ok(Fate::Forward),
+                    Action::Deny | Action::Ask(_) => Err(DropReason::AskDenied),
+                }
+            }
+        }
+    }
+
+    fn peer(&self, tuple: &Tuple) -> crate::address::Address {
+        query(self.direction, tuple).peer
+    }
+}
+
+/// What the rules are asked about a flow whose first frame crossed the wire in this direction.
+pub(super) fn query(direction: Direction, tuple: &Tuple) -> Query {
+    let peer = match direction {
+        Direction::Egress => tuple.destination,
+        Direction::Ingress => tuple.source,
+    };
+    // An echo's tuple carries its identifier; rules know ICMP by type and code.
+    let port = match tuple.protocol {
+        Protocol::ICMP => 8 << 8,
+        Protocol::ICMPV6 => 128 << 8,
+        _ => tuple.destination_port,
+    };
+    Query { peer, protocol: tuple.protocol, port }
+}

@@ -1,0 +1,457 @@
+//! The worker: one thread that owns some wires, their flows and their memory, and moves their frames.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crossbeam::channel::Sender;
+
+use crate::address::Address;
+use crate::event::{Dropped, Event, Logged, Outbox, Trace};
+use crate::flow::{FlowInfo, FlowTable};
+use crate::fragment::FragmentTable;
+use crate::frame::{Burst, Frame};
+use crate::packet::Direction;
+use crate::port::Pool;
+use crate::publish::PolicyReader;
+use crate::rules::{Action, WireId};
+use crate::time::Time;
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::{Wire, WireSetup};
+
+mod journey;
+mod parking;
+mod thread;
+
+pub use parking::{ASK_TIMEOUT, Answer, AskQueues, Finding, PARKED_PER_FLOW, PARKING_SPACES, Question};
+pub use thread::{Pinning, WorkerHandle, spawn};
+
+use journey::{Fate, Journey, Report};
+use parking::Parking;
+
+/// How many flows are looked at for expiry in one poll.
+const EXPIRE_BUDGET: usize = 64;
+/// How long a worker with flows or fragments sleeps at most, for their timeouts.
+const IDLE_SLEEP: Duration = Duration::from_secs(1);
+/// How long a worker with parked frames sleeps at most.
+const PARKED_SLEEP: Duration = Duration::from_millis(20);
+
+/// What a worker is made of.
+pub struct WorkerConfig {
+    /// Its number, for logs.
+    pub id: usize,
+    /// Connection tracking.
+    pub flows: FlowTable,
+    /// Fragments.
+    pub fragments: FragmentTable,
+    /// Where policy comes from.
+    pub policy: PolicyReader,
+    /// The memory of wires that bring none of their own.
+    pub pool: Pool,
+    /// Where events go.
+    pub events: Outbox<Event>,
+    /// Where every frame's fate goes, if anybody wants to know.
+    pub trace: Option<Outbox<Trace>>,
+    /// Where questions go and answers come from.
+    pub ask: AskQueues,
+}
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Take over this wire. The answer is the reason why it can't be, if it can't.
+    Attach(Box<WireSetup>, Sender<std::io::Result<()>>),
+    /// Give up this wire: its ports are closed and its flows forgotten. Answers whether there was one.
+    Detach(WireId, Sender<bool>),
+    /// List all live flows.
+    Flows(Sender<Vec<FlowInfo>>),
+    /// Forget the flows of an address on all wires: it has a new owner.
+    FlushAddress(Address, Sender<usize>),
+    /// Stop: all ports are closed.
+    Stop,
+}
+
+/// What a poll found to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Frames received, resumed or released.
+    pub frames: usize,
+    /// A port was lost just now.
+    pub port_lost: bool,
+}
+
+/// A worker. [`spawn`] gives it a thread; tests, `eval` and replay call [`Worker::poll`] themselves.
+pub struct Worker {
+    id: usize,
+    wires: Vec<Option<Wire>>,
+    pools: Vec<Option<Pool>>,
+    flows: FlowTable,
+    fragments: FragmentTable,
+    policy: PolicyReader,
+    parking: Parking,
+    events: Outbox<Event>,
+    trace: Option<Outbox<Trace>>,
+    burst: Burst,
+}
+
+impl Worker {
+    /// A worker without wires.
+    pub fn new(config: WorkerConfig) -> Worker {
+        Worker {
+            id: config.id,
+            wires: Vec::new(),
+            pools: vec![Some(config.pool)],
+            flows: config.flows,
+            fragments: config.fragments,
+            policy: config.policy,
+            parking: Parking::new(config.ask),
+            events: config.events,
+            trace: config.trace,
+            burst: Burst::new(),
+        }
+    }
+
+    /// Takes a wire over and says at which place.
+    ///
+    /// # Errors
+    /// When its ports don't fit together or can't be limited to what both carry.
+    pub fn attach(&mut self, mut setup: WireSetup) -> std::io::Result<usize> {
+        let pool = match setup.pool.take() {
+            None => 0,
+            Some(own) => place(&mut self.pools, own),
+        };
+        match Wire::new(setup, pool) {
+            Ok(wire) => Ok(place(&mut self.wires, wire)),
+            Err((error, mut setup)) => {
+                self.close_ports(pool, [&mut setup.inside, &mut setup.outside]);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a wire up: parked and held frames are released, its flows forgotten, its ports closed.
+    pub fn detach(&mut self, id: WireId) -> bool {
+        let Some(at) = self.place_of(id) else { return false };
+        let Some(mut wire) = self.wires[at].take() else { return false };
+        if let Some(pool) = &mut self.pools[wire.pool] {
+            while let Some(parked) = self.parking.of_wire(id) {
+                pool.release(parked.frame);
+            }
+            while let Some(held) = self.fragments.remove_wire(id) {
+                pool.release(held);
+            }
+        }
+        self.flows.remove_wire(id);
+        let [inside, outside] = &mut wire.ends;
+        self.close_ports(wire.pool, [&mut inside.port, &mut outside.port]);
+        true
+    }
+
+    fn close_ports(&mut self, pool: usize, ports: [&mut Box<dyn crate::port::Port>; 2]) {
+        if let Some(memory) = &mut self.pools[pool] {
+            for port in ports {
+                port.close(memory);
+            }
+        }
+        if pool != 0 {
+            self.pools[pool] = None;
+        }
+    }
+
+    pub(crate) fn place_of(&self, id: WireId) -> Option<usize> {
+        self.wires.iter().position(|wire| wire.as_ref().is_some_and(|wire| wire.id == id))
+    }
+
+    /// Looks at all wires once: the whole journey for what is there. For callers without descriptors to wait on.
+    pub fn poll(&mut self, now: Time) -> Progress {
+        let mut progress = Progress::default();
+        for at in 0..self.wires.len() {
+            for direction in Direction::BOTH {
+                progress.frames += self.poll_port(at, direction, now).frames;
+            }
+        }
+        progress.frames += self.housekeeping(now).frames;
+        progress
+    }
+
+    /// One burst from one port: receive, judge, act, send.
+    pub fn poll_port(&mut self, at: usize, direction: Direction, now: Time) -> Progress {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return Progress::default() };
+        let Some(pool) = &mut self.pools[wire.pool] else { return Progress::default() };
+        let mut burst = std::mem::take(&mut self.burst);
+        let received = wire.receive(direction, pool, &mut burst, now);
+        if let Err(error) = &received {
+            let errno = error.raw_os_error().unwrap_or(0);
+            self.events.post(Event::PortLost { wire: wire.id, side: direction, errno });
+        }
+        let frames = burst.len();
+        wire.stats.direction(direction).received.add(frames as u64);
+        for frame in burst.drain(..) {
+            self.judge(at, direction, frame, now, None);
+        }
+        self.burst = burst;
+        self.flush(at, now);
+        Progress { frames, port_lost: received.is_err() }
+    }
+
+    /// What is due beside frames: answers of control, timeouts, expiry.
+    pub fn housekeeping(&mut self, now: Time) -> Progress {
+        let frames = self.resume(now) + self.time_out(now);
+        self.flows.expire(EXPIRE_BUDGET, now);
+        Progress { frames, port_lost: false }
+    }
+
+    /// One frame from `parse` to `act`, and the fragments that waited for it.
+    fn judge(&mut self, at: usize, direction: Direction, frame: Frame, now: Time, finding: Option<Finding>) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        let policy = self.policy.load();
+        let mut journey = Journey {
+            wire,
+            direction,
+            policy,
+            flows: &mut self.flows,
+            fragments: &mut self.fragments,
+            now,
+            finding,
+            report: Report::default(),
+        };
+        let fate = journey.fate(&frame);
+        let report = journey.report;
+        let generation = policy.generation().0;
+        self.act(at, direction, frame, fate, &report, generation, now);
+        if report.first_fragment {
+            self.release_held(at, direction, &report, now);
+        }
+    }
+
+    /// The journey's one exit: forward, drop, park or hold; count, log, trace.
+    #[allow(clippy::too_many_arguments)]
+    fn act(
+        &mut self,
+        at: usize,
+        direction: Direction,
+        frame: Frame,
+        fate: Fate,
+        report: &Report,
+        generation: u64,
+        now: Time,
+    ) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        let stats = wire.stats.direction(direction);
+        stats.classified.add(u64::from(report.decision.is_some()));
+        stats.rejudged.add(u64::from(report.rejudged));
+        if let (Some(decision), Some(tuple)) = (report.decision.filter(|decision| decision.log), report.tuple) {
+            let allowed = decision.action == Action::Allow;
+            let rule = decision.rule;
+            self.events.post(Event::Logged(Logged { at: now, wire: wire.id, direction, tuple, allowed, rule, generation }));
+        }
+        let (verdict, frame) = match fate {
+            Fate::Forward => (Verdict::Forward, frame),
+            Fate::Drop(reason) => (Verdict::Drop(reason), frame),
+            Fate::Hold => match self.fragments.hold(wire.id, direction, report.packet.as_ref(), frame, now) {
+                Ok(()) => return,
+                Err((reason, frame)) => (Verdict::Drop(reason), frame),
+            },
+            Fate::Ask(kind) => match report.tuple {
+                None => (Verdict::Drop(DropReason::AskDenied), frame),
+                Some(tuple) => {
+                    let question = Question { ticket: 0, wire: wire.id, direction, tuple, kind, rule: report.rule() };
+                    match self.parking.park(frame, question, now) {
+                        Ok(()) => return,
+                        Err((reason, frame)) => (Verdict::Drop(reason), frame),
+                    }
+                }
+            },
+        };
+        if let Some(trace) = &self.trace {
+            trace.post(self::trace_of(&frame, wire.id, direction, report, verdict, generation, now));
+        }
+        match verdict {
+            Verdict::Forward => {
+                let headers = report.packet.map_or(0, |packet| usize::from(packet.transport_offset));
+                stats.forwarded.add(1);
+                stats.forwarded_segments.add(frame.wire_packets(headers));
+                stats.forwarded_bytes.add(frame.length() as u64);
+                wire.out[direction as usize].push(frame);
+                if wire.out[direction as usize].is_full() {
+                    self.flush(at, now);
+                }
+            }
+            Verdict::Drop(reason) => {
+                stats.dropped(reason).add(1);
+                self.events.post(Event::Dropped(Dropped {
+                    at: now,
+                    wire: wire.id,
+                    direction,
+                    reason,
+                    tuple: report.tuple,
+                    rule: report.rule(),
+                    generation,
+                    length: frame.length() as u32,
+                }));
+                if let Some(pool) = &mut self.pools[wire.pool] {
+                    pool.release(frame);
+                }
+            }
+        }
+    }
+
+    /// Sends what waits on a wire.
+    fn flush(&mut self, at: usize, now: Time) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        let Some(pool) = &mut self.pools[wire.pool] else { return };
+        for direction in Direction::BOTH {
+            if wire.out[direction as usize].is_empty() {
+                continue;
+            }
+            let (stats, events, id) = (wire.stats.clone(), &self.events, wire.id);
+            let result = wire.flush(direction, pool, now, |reason, frame| {
+                // It was counted when it was judged.
+                stats.direction(direction).forwarded.retract(1);
+                stats.direction(direction).dropped(reason).add(1);
+                let (tuple, rule, generation) = (None, None, 0);
+                let length = frame.length() as u32;
+                events.post(Event::Dropped(Dropped { at: now, wire: id, direction, reason, tuple, rule, generation, length }));
+            });
+            if let Err(error) = result {
+                let errno = error.raw_os_error().unwrap_or(0);
+                self.events.post(Event::PortLost { wire: id, side: direction.reverse(), errno });
+            }
+        }
+    }
+
+    /// Fragments that waited for the first one follow it.
+    fn release_held(&mut self, at: usize, direction: Direction, report: &Report, now: Time) {
+        let Some(Some(wire)) = self.wires.get(at) else { return };
+        let (id, Some(packet)) = (wire.id, report.packet) else { return };
+        while let Some(frame) = self.fragments.release(id, direction, &packet) {
+            self.judge(at, direction, frame, now, None);
+        }
+    }
+
+    /// Frames whose question has been answered go on from where they were.
+    fn resume(&mut self, now: Time) -> usize {
+        let mut frames = 0;
+        while let Some(answer) = self.parking.queues().take_answer() {
+            while let Some(parked) = self.parking.answered(answer.ticket) {
+                frames += 1;
+                match self.place_of(parked.wire) {
+                    Some(at) => {
+                        self.judge(at, parked.direction, parked.frame, now, Some(answer.finding));
+                        self.flush(at, now);
+                    }
+                    None => drop(parked),
+                }
+            }
+        }
+        frames
+    }
+
+    /// Parked frames and held fragments whose time is up are dropped.
+    fn time_out(&mut self, now: Time) -> usize {
+        let mut frames = 0;
+        while let Some(parked) = self.parking.timed_out(now) {
+            frames += 1;
+            let report = Report { tuple: Some(parked.tuple), ..Report::default() };
+            self.drop_waiting(parked.wire, parked.direction, parked.frame, DropReason::AskTimeout, &report, now);
+        }
+        while let Some((wire, direction, frame)) = self.fragments.expire(now) {
+            frames += 1;
+            self.drop_waiting(wire, direction, frame, DropReason::FragmentTimeout, &Report::default(), now);
+        }
+        frames
+    }
+
+    fn drop_waiting(
+        &mut self,
+        wire: WireId,
+        direction: Direction,
+        frame: Frame,
+        reason: DropReason,
+        report: &Report,
+        now: Time,
+    ) {
+        if let Some(at) = self.place_of(wire) {
+            let generation = self.policy.load().generation().0;
+            self.act(at, direction, frame, Fate::Drop(reason), report, generation, now);
+        }
+    }
+
+    /// The flow table, for listings and tests.
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// Chunks that are out of the worker's pools: in flight, parked, held, or lent to the kernel.
+    pub fn chunks_outstanding(&self) -> usize {
+        self.pools.iter().flatten().map(Pool::outstanding).sum()
+    }
+
+    /// Forgets the flows of an address on all wires: it has a new owner.
+    pub fn flush_address(&mut self, address: Address) -> usize {
+        self.flows.flush_address(address)
+    }
+
+    /// The descriptor of the port that receives frames of this direction.
+    pub fn descriptor(&self, at: usize, direction: Direction) -> Option<BorrowedFd<'_>> {
+        self.wires.get(at)?.as_ref()?.ends[direction as usize].port.descriptor()
+    }
+
+    /// Lets go of the policy before sleeping: the worker counts as having left all generations, and loads the newest
+    /// with the first frame after it wakes.
+    pub fn park(&mut self) {
+        self.policy.park();
+    }
+
+    /// How long the worker may sleep before something is due, frames aside; `None`: for ever.
+    pub fn next_due(&self) -> Option<Duration> {
+        if !self.parking.is_empty() {
+            return Some(PARKED_SLEEP);
+        }
+        (self.flows.len() > 0 || !self.fragments.is_empty()).then_some(IDLE_SLEEP)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let wires: Vec<WireId> = self.wires.iter().flatten().map(|wire| wire.id).collect();
+        for wire in wires {
+            self.detach(wire);
+        }
+    }
+}
+
+/// Puts something at the first free place.
+fn place<T>(places: &mut Vec<Option<T>>, thing: T) -> usize {
+    match places.iter().position(Option::is_none) {
+        Some(at) => {
+            places[at] = Some(thing);
+            at
+        }
+        None => {
+            places.push(Some(thing));
+            places.len() - 1
+        }
+    }
+}
+
+fn trace_of(
+    frame: &Frame,
+    wire: WireId,
+    direction: Direction,
+    report: &Report,
+    verdict: Verdict,
+    generation: u64,
+    now: Time,
+) -> Trace {
+    let mut mark = [0; 8];
+    if let Some(packet) = report.packet {
+        let header = match packet.protocol {
+            crate::packet::Protocol::TCP => 20,
+            _ => 8,
+        };
+        let payload = frame.bytes().get(usize::from(packet.transport_offset) + header..).unwrap_or_default();
+        let length = payload.len().min(mark.len());
+        mark[..length].copy_from_slice(&payload[..length]);
+    }
+    Trace { at: now, wire, direction, tuple: report.tuple, mark, verdict, generation }
+}

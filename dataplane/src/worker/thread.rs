@@ -1,0 +1,255 @@
+//! A worker's thread: it polls while there is work and sleeps in the kernel when there is none.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::packet::Direction;
+use crate::time::Time;
+use crate::wire::WireSetup;
+use crate::worker::{Command, Worker, WorkerConfig};
+
+/// How often an idle worker looks again before it sleeps.
+const IDLE_ROUNDS: u32 = 4;
+/// How long a worker with ports that must be polled sleeps at most.
+const POLLED_SLEEP: Duration = Duration::from_millis(1);
+/// The mark of the wake-up descriptor among the ports'.
+const WAKE: u64 = u64::MAX;
+/// How many ready ports are taken from the kernel at once.
+const READY: usize = 64;
+
+/// Which CPU a worker runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pinning {
+    /// Wherever the scheduler puts it.
+    #[default]
+    None,
+    /// This CPU only.
+    Cpu(usize),
+}
+
+/// Control's end of a worker thread. Dropping it stops the worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Tells the worker something. It answers on the channel in the command; a dead worker's channel is closed.
+    pub fn tell(&self, command: Command) {
+        // A worker that is gone has dropped its end, and with it the answer's sender: the asker sees that.
+        let _gone = self.commands.send(command);
+        self.wake();
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub fn wake(&self) {
+        wake(&self.wake);
+    }
+
+    /// A function that wakes the worker, for whoever answers its questions or publishes policy.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let descriptor = self.wake.clone();
+        move || wake(&descriptor)
+    }
+
+    /// Whether the thread still runs.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Asks the worker with a command that carries the answer's channel.
+    pub fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        let (sender, receiver) = crossbeam::channel::bounded(1);
+        self.tell(command(sender));
+        receiver.recv().ok()
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.tell(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A worker that panicked has told so on stderr; there is nothing to add.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn wake(descriptor: &OwnedFd) {
+    // The counter can only overflow when the worker has not read it for 2^64 wake-ups: it is awake, then.
+    let _full = rustix::io::write(descriptor, &1u64.to_ne_bytes());
+}
+
+/// Starts a worker on a thread of its own.
+///
+/// # Errors
+/// When the system refuses a descriptor or a thread, or the CPU does not exist.
+pub fn spawn(config: WorkerConfig, pinning: Pinning) -> io::Result<WorkerHandle> {
+    let (commands, receiver) = unbounded();
+    let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+    let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&poller, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+    let (ready_sender, ready) = crossbeam::channel::bounded(1);
+    let descriptor = wake.clone();
+    let thread = std::thread::Builder::new().name(format!("worker-{}", config.id)).spawn(move || {
+        let pinned = pin(pinning);
+        let failed = pinned.is_err();
+        if ready_sender.send(pinned).is_err() || failed {
+            return;
+        }
+        let worker = Worker::new(config);
+        Thread { worker, poller, wake: descriptor, commands: receiver, polled: Vec::new() }.run();
+    })?;
+    ready.recv().unwrap_or_else(|_| Err(io::Error::other("the worker's thread died at its start")))?;
+    Ok(WorkerHandle { commands, wake, thread: Some(thread) })
+}
+
+fn pin(pinning: Pinning) -> io::Result<()> {
+    let Pinning::Cpu(cpu) = pinning else { return Ok(()) };
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no CPU {cpu}")));
+    }
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    sched_setaffinity(None, &cpus).map_err(Into::into)
+}
+
+/// The time of CLOCK_MONOTONIC, which is the engine's time in a running daemon.
+fn now() -> Time {
+    let time = clock_gettime(ClockId::Monotonic);
+    Time(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
+struct Thread {
+    worker: Worker,
+    poller: OwnedFd,
+    wake: Arc<OwnedFd>,
+    commands: Receiver<Command>,
+    /// Ports without a descriptor to wait on.
+    polled: Vec<(usize, Direction)>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut ready: Vec<epoll::Event> = Vec::with_capacity(READY);
+        let mut idle = 0;
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                if !self.obey(command) {
+                    return;
+                }
+            }
+            let frames = self.work(&ready);
+            idle = if frames > 0 { 0 } else { idle + 1 };
+            let sleep = if idle <= IDLE_ROUNDS { Some(Duration::ZERO) } else { self.sleep_time() };
+            if sleep != Some(Duration::ZERO) {
+                self.worker.park();
+            }
+            self.wait(&mut ready, sleep);
+        }
+    }
+
+    /// One round over the ports that have something.
+    fn work(&mut self, ready: &[epoll::Event]) -> usize {
+        let now = now();
+        let mut frames = 0;
+        for event in ready {
+            let mark = event.data.u64();
+            if mark == WAKE {
+                let mut counter = [0; 8];
+                // Reading only resets the counter; that it was reset already does no harm.
+                let _already = rustix::io::read(&self.wake, &mut counter);
+                continue;
+            }
+            let (at, direction) = unmark(mark);
+            frames += self.poll_port(at, direction, now);
+        }
+        for at in 0..self.polled.len() {
+            let (place, direction) = self.polled[at];
+            frames += self.poll_port(place, direction, now);
+        }
+        frames + self.worker.housekeeping(now).frames
+    }
+
+    fn poll_port(&mut self, at: usize, direction: Direction, now: Time) -> usize {
+        let progress = self.worker.poll_port(at, direction, now);
+        if progress.port_lost
+            && let Some(descriptor) = self.worker.descriptor(at, direction)
+        {
+            // A lost port's descriptor stays ready for ever. It is in the set unless its device took it out.
+            let _gone = epoll::delete(&self.poller, descriptor);
+        }
+        progress.frames
+    }
+
+    fn sleep_time(&self) -> Option<Duration> {
+        let due = self.worker.next_due();
+        if self.polled.is_empty() { due } else { Some(due.unwrap_or(POLLED_SLEEP).min(POLLED_SLEEP)) }
+    }
+
+    fn wait(&self, ready: &mut Vec<epoll::Event>, sleep: Option<Duration>) {
+        ready.clear();
+        let timeout = sleep.map(|sleep| Timespec {
+            tv_sec: i64::try_from(sleep.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(sleep.subsec_nanos()),
+        });
+        // Interrupted by a signal: nothing is ready, and the loop comes back here.
+        let _interrupted = epoll::wait(&self.poller, rustix::buffer::spare_capacity(ready), timeout.as_ref());
+    }
+
+    fn obey(&mut self, command: Command) -> bool {
+        // Whoever asked may have gone away; then nobody needs the answer.
+        match command {
+            Command::Attach(setup, answer) => drop(answer.send(self.attach(*setup))),
+            Command::Detach(wire, answer) => {
+                let at = self.worker.place_of(wire);
+                self.polled.retain(|&(place, _)| Some(place) != at);
+                drop(answer.send(self.worker.detach(wire)));
+            }
+            Command::Flows(answer) => drop(answer.send(self.worker.flows().iter().collect())),
+            Command::FlushAddress(address, answer) => drop(answer.send(self.worker.flush_address(address))),
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn attach(&mut self, setup: WireSetup) -> io::Result<()> {
+        let id = setup.id;
+        let at = self.worker.attach(setup)?;
+        for direction in Direction::BOTH {
+            let registered = match self.worker.descriptor(at, direction) {
+                None => {
+                    self.polled.push((at, direction));
+                    continue;
+                }
+                Some(descriptor) => {
+                    let data = epoll::EventData::new_u64(mark(at, direction));
+                    epoll::add(&self.poller, descriptor.as_fd(), data, epoll::EventFlags::IN)
+                }
+            };
+            if let Err(error) = registered {
+                self.worker.detach(id);
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn mark(at: usize, direction: Direction) -> u64 {
+    (at as u64) << 1 | direction as u64
+}
+
+fn unmark(mark: u64) -> (usize, Direction) {
+    ((mark >> 1) as usize, Direction::BOTH[(mark & 1) as usize])
+}

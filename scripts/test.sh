@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# All tests. Those that make namespaces, veths and sockets need root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "test: the tests make network namespaces and raw sockets; run 'make test' as root" >&2
+    exit 3
+fi
+
+if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --workspace --locked --no-fail-fast
+else
+    cargo test --workspace --locked --no-fail-fast --lib --bins --tests
+fi
+cargo test --workspace --locked --doc --quiet
