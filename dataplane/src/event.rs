@@ -84,6 +84,8 @@ pub struct Trace {
     pub mark: [u8; 8],
     /// What became of it.
     pub verdict: Verdict,
+    /// The rule that decided, if the classifier was asked and one did.
+    pub rule: Option<RuleId>,
     /// The policy generation of its burst.
     pub generation: u64,
 }

@@ -453,5 +453,5 @@ fn trace_of(
         let length = payload.len().min(mark.len());
         mark[..length].copy_from_slice(&payload[..length]);
     }
-    Trace { at: now, wire, direction, tuple: report.tuple, mark, verdict, generation }
+    Trace { at: now, wire, direction, tuple: report.tuple, mark, verdict, rule: report.rule(), generation }
 }

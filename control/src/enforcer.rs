@@ -1,1 +1,0 @@
-//! Engine, wires and policy put together.

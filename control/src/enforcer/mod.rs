@@ -1,0 +1,266 @@
+//! The engine, set up and running: worker threads, the wires that they own, and the policy that they follow.
+//!
+//! The lab and the daemon both stand on this. It knows wires and rules; who lives behind a wire is the caller's
+//! business.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dataplane::event::{Event, Outbox, Trace};
+use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
+use dataplane::fragment::FragmentTable;
+use dataplane::guard::Endpoint;
+use dataplane::port::{Pool, PortError, PortSpec};
+use dataplane::publish::{Generation, Publisher};
+use dataplane::rules::{RuleSet, WireId};
+use dataplane::stats::WireStats;
+use dataplane::wire::WireSetup;
+use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
+
+/// How long a worker may take to acknowledge a policy before that is an error.
+const ACKNOWLEDGE: Duration = Duration::from_secs(5);
+
+/// Chunks of 66 KiB in a worker's own pool: what `af_packet` and `tap` ports receive into. Only touched pages count.
+const POOL_CHUNKS: usize = 512;
+
+/// Frames of the memory that an `af_xdp` wire's two ports share.
+const UMEM_FRAMES: usize = 8192;
+
+/// What went wrong in setting the engine up.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforcerError {
+    /// A worker could not be started.
+    #[error("worker {worker} could not be started: {source}")]
+    Worker {
+        /// Which.
+        worker: usize,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A port of a wire could not be opened.
+    #[error("wire {wire}: {source}")]
+    Port {
+        /// The wire's name.
+        wire: String,
+        /// Why.
+        source: PortError,
+    },
+    /// A wire's ports don't fit together.
+    #[error("wire {wire}: {source}")]
+    Wire {
+        /// The wire's name.
+        wire: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A worker is gone.
+    #[error("worker {0} has died; restart penstock, and report what it printed")]
+    Dead(usize),
+    /// The workers did not take a policy over in time.
+    #[error("policy generation {0} was not acknowledged by every worker within {ACKNOWLEDGE:?}; the workers are overloaded or stopped")]
+    NotAcknowledged(u64),
+}
+
+/// How the engine is to run.
+#[derive(Clone, Debug)]
+pub struct EnforcerConfig {
+    /// Which CPU each worker is pinned to; as many workers as entries.
+    pub workers: Vec<Pinning>,
+    /// Flows a worker can hold.
+    pub flows: usize,
+    /// Connection tracking.
+    pub tracking: FlowConfig,
+    /// Whether every frame's fate is recorded ([`Enforcer::traces`]).
+    pub trace: bool,
+}
+
+impl Default for EnforcerConfig {
+    fn default() -> Self {
+        EnforcerConfig { workers: vec![Pinning::None], flows: 65_536, tracking: FlowConfig::default(), trace: false }
+    }
+}
+
+/// A wire to be set up.
+#[derive(Clone, Debug)]
+pub struct WireSpec {
+    /// Its name, for people.
+    pub name: String,
+    /// The port towards the endpoint.
+    pub inside: PortSpec,
+    /// The port towards everything else.
+    pub outside: PortSpec,
+    /// The endpoint, if there is one inside.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// A wire that runs.
+#[derive(Clone, Debug)]
+pub struct RunningWire {
+    /// Its name.
+    pub name: String,
+    /// Which worker owns it.
+    pub worker: usize,
+    /// What it counts.
+    pub stats: Arc<WireStats>,
+    /// What setting it up wanted to tell, such as a fall-back.
+    pub warnings: Vec<String>,
+}
+
+/// The running engine. Dropping it closes all wires.
+pub struct Enforcer {
+    workers: Vec<WorkerHandle>,
+    publisher: Arc<Publisher>,
+    events: Vec<Outbox<Event>>,
+    traces: Vec<Outbox<Trace>>,
+    asks: Vec<AskQueues>,
+    wires: Mutex<BTreeMap<WireId, RunningWire>>,
+    next_wire: AtomicU32,
+}
+
+impl Enforcer {
+    /// Starts the workers. There are no wires yet, and the policy is that of no wire: all closed.
+    ///
+    /// # Errors
+    /// When a worker can't be started or pinned.
+    pub fn start(config: &EnforcerConfig) -> Result<Enforcer, EnforcerError> {
+        let publisher = Arc::new(Publisher::new());
+        let mut enforcer = Enforcer {
+            workers: Vec::new(),
+            publisher: publisher.clone(),
+            events: Vec::new(),
+            traces: Vec::new(),
+            asks: Vec::new(),
+            wires: Mutex::new(BTreeMap::new()),
+            next_wire: AtomicU32::new(0),
+        };
+        for (id, &pinning) in config.workers.iter().enumerate() {
+            let events = Outbox::new(4096);
+            let trace = config.trace.then(|| Outbox::new(1 << 20));
+            let ask = AskQueues::default();
+            let worker = WorkerConfig {
+                id,
+                flows: FlowTable::new(FlowRegion::heap(config.flows), config.tracking.clone()),
+                fragments: FragmentTable::default(),
+                policy: publisher.reader(),
+                pool: Pool::new(POOL_CHUNKS, Pool::SUPER_FRAME),
+                events: events.clone(),
+                trace: trace.clone(),
+                ask: ask.clone(),
+            };
+            let handle = spawn(worker, pinning).map_err(|source| EnforcerError::Worker { worker: id, source })?;
+            enforcer.workers.push(handle);
+            enforcer.events.push(events);
+            enforcer.traces.extend(trace);
+            enforcer.asks.push(ask);
+        }
+        Ok(enforcer)
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<WireId, RunningWire>> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a wire's ports and gives it to the worker with the fewest wires. It is closed until a rule set names it.
+    ///
+    /// # Errors
+    /// When a port can't be opened, the ports don't fit together, or the worker is gone; nothing is left behind.
+    pub fn attach(&self, spec: &WireSpec) -> Result<WireId, EnforcerError> {
+        let port_error = |source| EnforcerError::Port { wire: spec.name.clone(), source };
+        let opened = dataplane::port::open_pair(&spec.inside, &spec.outside, UMEM_FRAMES).map_err(port_error)?;
+        let id = WireId(self.next_wire.fetch_add(1, Ordering::Relaxed));
+        let worker = self.least_loaded();
+        let stats = Arc::new(WireStats::default());
+        let setup = WireSetup {
+            id,
+            inside: opened.inside,
+            outside: opened.outside,
+            endpoint: spec.endpoint.clone(),
+            pool: opened.pool,
+            stats: stats.clone(),
+        };
+        self.workers[worker]
+            .ask(|answer| Command::Attach(Box::new(setup), answer))
+            .ok_or(EnforcerError::Dead(worker))?
+            .map_err(|source| EnforcerError::Wire { wire: spec.name.clone(), source })?;
+        self.running().insert(id, RunningWire { name: spec.name.clone(), worker, stats, warnings: opened.warnings });
+        Ok(id)
+    }
+
+    fn least_loaded(&self) -> usize {
+        let wires = self.running();
+        let load = |worker: &usize| wires.values().filter(|wire| wire.worker == *worker).count();
+        (0..self.workers.len()).min_by_key(load).unwrap_or(0)
+    }
+
+    /// Closes a wire and forgets its flows. Answers whether there was one.
+    pub fn detach(&self, wire: WireId) -> bool {
+        let Some(running) = self.running().remove(&wire) else { return false };
+        self.workers[running.worker].ask(|answer| Command::Detach(wire, answer)).unwrap_or(false)
+    }
+
+    /// Puts rules in force and returns when every worker follows them.
+    ///
+    /// # Errors
+    /// When a worker does not acknowledge them in time. They are in force where they were acknowledged.
+    pub fn publish(&self, rules: &RuleSet) -> Result<Generation, EnforcerError> {
+        let generation = self.publisher.publish(rules);
+        for worker in &self.workers {
+            worker.wake();
+        }
+        if self.publisher.wait_acknowledged(generation, ACKNOWLEDGE) {
+            Ok(generation)
+        } else {
+            Err(EnforcerError::NotAcknowledged(generation.0))
+        }
+    }
+
+    /// The generation in force.
+    pub fn generation(&self) -> Generation {
+        self.publisher.generation()
+    }
+
+    /// The wires that run.
+    pub fn wires(&self) -> BTreeMap<WireId, RunningWire> {
+        self.running().clone()
+    }
+
+    /// The oldest events that nobody has taken, from all workers.
+    pub fn take_events(&self) -> impl Iterator<Item = Event> {
+        self.events.iter().flat_map(|outbox| std::iter::from_fn(|| outbox.take()))
+    }
+
+    /// Events that were lost because nobody took them in time.
+    pub fn events_lost(&self) -> u64 {
+        self.events.iter().map(Outbox::lost).sum()
+    }
+
+    /// Every frame's fate, a queue a worker; empty unless [`EnforcerConfig::trace`] is set.
+    pub fn traces(&self) -> &[Outbox<Trace>] {
+        &self.traces
+    }
+
+    /// The queues of questions, one a worker, with the function that wakes the worker after an answer.
+    pub fn asks(&self) -> Vec<(AskQueues, Box<dyn Fn() + Send + Sync>)> {
+        let waker = |worker: &WorkerHandle| Box::new(worker.waker()) as Box<dyn Fn() + Send + Sync>;
+        self.asks.iter().cloned().zip(self.workers.iter().map(waker)).collect()
+    }
+
+    /// All live flows.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn flows(&self) -> Result<Vec<FlowInfo>, EnforcerError> {
+        let mut flows = Vec::new();
+        for (number, worker) in self.workers.iter().enumerate() {
+            flows.extend(worker.ask(Command::Flows).ok_or(EnforcerError::Dead(number))?);
+        }
+        Ok(flows)
+    }
+
+    /// The workers that have died.
+    pub fn dead_workers(&self) -> Vec<usize> {
+        (0..self.workers.len()).filter(|&worker| !self.workers[worker].is_alive()).collect()
+    }
+}
