@@ -1,14 +1,15 @@
 //! The frame's journey between `receive` and `act`: what becomes of one frame, decided in the order of the steps
 //! below. Nothing here sends, counts frames or logs; that is the worker's single exit.
 
-use crate::flow::{FlowRef, FlowTable, Origin, Tracked};
+use crate::classify::WireSlot;
+use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
 use crate::fragment::{Admission, FragmentTable};
 use crate::frame::Frame;
 use crate::guard::Passage;
 use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Quoted, Transport, Tuple};
 use crate::parse::parse;
 use crate::publish::Snapshot;
-use crate::rules::{Action, Decision, Query, RuleId};
+use crate::rules::{Action, Decision, Epoch, Query, RuleId};
 use crate::time::Time;
 use crate::verdict::DropReason;
 use crate::wire::Wire;
@@ -51,6 +52,8 @@ pub(super) struct Journey<'a> {
     pub(super) wire: &'a mut Wire,
     pub(super) direction: Direction,
     pub(super) policy: &'a Snapshot,
+    /// The wire's place in the policy; `None` when the policy does not know the wire.
+    pub(super) slot: Option<WireSlot>,
     pub(super) flows: &'a mut FlowTable,
     pub(super) fragments: &'a mut FragmentTable,
     pub(super) now: Time,
@@ -166,13 +169,13 @@ impl Journey<'_> {
     /// A flow whose policy epoch is older than its wire's is judged again, as the tuple it was judged as, before
     /// another of its frames passes.
     fn judge_again(&mut self, flow: FlowRef) -> Result<Fate, DropReason> {
-        let (direction, judged_as, epoch) = self.flows.judged(flow);
-        let current = self.policy.epoch(self.wire.id, direction).ok_or(DropReason::WireClosed)?;
+        let Judged { direction, tuple, epoch } = self.flows.judged(flow);
+        let current = self.epoch(direction)?;
         if epoch == current {
             return Ok(Fate::Forward);
         }
         self.report.rejudged = true;
-        let decision = self.classify(direction, query(direction, &judged_as))?;
+        let decision = self.classify(direction, query(direction, &tuple))?;
         match self.settle(direction, decision) {
             Ok(Fate::Forward) => {
                 self.flows.set_epoch(flow, current);
@@ -188,7 +191,7 @@ impl Journey<'_> {
 
     fn new_flow(&mut self, packet: &Packet, tuple: &Tuple, length: u32) -> Result<Fate, DropReason> {
         self.flows.can_open(packet, self.now)?;
-        let epoch = self.policy.epoch(self.wire.id, self.direction).ok_or(DropReason::WireClosed)?;
+        let epoch = self.epoch(self.direction)?;
         let decision = self.classify(self.direction, query(self.direction, tuple))?;
         match self.settle(self.direction, decision)? {
             Fate::Forward => {
@@ -199,8 +202,13 @@ impl Journey<'_> {
         }
     }
 
+    fn epoch(&self, direction: Direction) -> Result<Epoch, DropReason> {
+        self.slot.map(|slot| self.policy.epoch(slot, direction)).ok_or(DropReason::WireClosed)
+    }
+
     fn classify(&mut self, direction: Direction, query: Query) -> Result<Decision, DropReason> {
-        let decision = self.policy.judge(self.wire.id, direction, query).ok_or(DropReason::WireClosed)?;
+        let slot = self.slot.ok_or(DropReason::WireClosed)?;
+        let decision = self.policy.classifier().judge(slot, direction, query);
         self.report.decision = Some(decision);
         Ok(decision)
     }

@@ -1,6 +1,7 @@
 //! The worker: one thread that owns some wires, their flows and their memory, and moves their frames.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -12,7 +13,7 @@ use crate::fragment::FragmentTable;
 use crate::frame::{Burst, Frame};
 use crate::packet::Direction;
 use crate::port::Pool;
-use crate::publish::PolicyReader;
+use crate::publish::{PolicyReader, Snapshot};
 use crate::rules::{Action, WireId};
 use crate::time::Time;
 use crate::verdict::{DropReason, Verdict};
@@ -185,8 +186,12 @@ impl Worker {
         }
         let frames = burst.len();
         wire.stats.direction(direction).received.add(frames as u64);
-        for frame in burst.drain(..) {
-            self.judge(at, direction, frame, now, None);
+        if frames > 0 {
+            // One policy for the whole burst.
+            let policy = self.policy.load().clone();
+            for frame in burst.drain(..) {
+                self.judge(at, direction, frame, &policy, now, None);
+            }
         }
         self.burst = burst;
         self.flush(at, now);
@@ -201,13 +206,22 @@ impl Worker {
     }
 
     /// One frame from `parse` to `act`, and the fragments that waited for it.
-    fn judge(&mut self, at: usize, direction: Direction, frame: Frame, now: Time, finding: Option<Finding>) {
+    fn judge(
+        &mut self,
+        at: usize,
+        direction: Direction,
+        frame: Frame,
+        policy: &Arc<Snapshot>,
+        now: Time,
+        finding: Option<Finding>,
+    ) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
-        let policy = self.policy.load();
+        let slot = policy.slot(wire.id);
         let mut journey = Journey {
             wire,
             direction,
             policy,
+            slot,
             flows: &mut self.flows,
             fragments: &mut self.fragments,
             now,
@@ -219,7 +233,7 @@ impl Worker {
         let generation = policy.generation().0;
         self.act(at, direction, frame, fate, &report, generation, now);
         if report.first_fragment {
-            self.release_held(at, direction, &report, now);
+            self.release_held(at, direction, &report, policy, now);
         }
     }
 
@@ -320,11 +334,11 @@ impl Worker {
     }
 
     /// Fragments that waited for the first one follow it.
-    fn release_held(&mut self, at: usize, direction: Direction, report: &Report, now: Time) {
+    fn release_held(&mut self, at: usize, direction: Direction, report: &Report, policy: &Arc<Snapshot>, now: Time) {
         let Some(Some(wire)) = self.wires.get(at) else { return };
         let (id, Some(packet)) = (wire.id, report.packet) else { return };
         while let Some(frame) = self.fragments.release(id, direction, &packet) {
-            self.judge(at, direction, frame, now, None);
+            self.judge(at, direction, frame, policy, now, None);
         }
     }
 
@@ -332,11 +346,12 @@ impl Worker {
     fn resume(&mut self, now: Time) -> usize {
         let mut frames = 0;
         while let Some(answer) = self.parking.queues().take_answer() {
+            let policy = self.policy.load().clone();
             while let Some(parked) = self.parking.answered(answer.ticket) {
                 frames += 1;
                 match self.place_of(parked.wire) {
                     Some(at) => {
-                        self.judge(at, parked.direction, parked.frame, now, Some(answer.finding));
+                        self.judge(at, parked.direction, parked.frame, &policy, now, Some(answer.finding));
                         self.flush(at, now);
                     }
                     None => drop(parked),

@@ -1,0 +1,191 @@
+//! A worker with one wire of memory ports, driven by hand.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::address::{Address, MacAddress};
+use dataplane::event::{Event, Outbox, Trace};
+use dataplane::flow::{FlowConfig, FlowRegion, FlowTable};
+use dataplane::fragment::FragmentTable;
+use dataplane::guard::Endpoint;
+use dataplane::packet::{Direction, Protocol};
+use dataplane::port::{MemoryLink, MemoryPort, Pool, SentFrame};
+use dataplane::publish::Publisher;
+use dataplane::rules::{
+    Action, AddressSet, Chain, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId, WireRules,
+};
+use dataplane::stats::WireStats;
+use dataplane::testing::FrameBuilder;
+use dataplane::time::Time;
+use dataplane::verdict::DropReason;
+use dataplane::wire::WireSetup;
+use dataplane::worker::{AskQueues, Worker, WorkerConfig};
+
+/// The endpoint's MAC address.
+pub const INSIDE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+/// Everybody else's.
+pub const OUTSIDE: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+/// The endpoint.
+pub const POD: &str = "10.0.0.1";
+/// The endpoint, over IPv6.
+pub const POD6: &str = "fd00::1";
+/// The wire.
+pub const WIRE: WireId = WireId(7);
+
+pub fn address(text: &str) -> Address {
+    Address::from(text.parse::<IpAddr>().expect("an address"))
+}
+
+/// A chain with one tier.
+pub fn chain(rules: Vec<Rule>, default: Action) -> Policy {
+    Policy::Chain(Arc::new(Chain { tiers: vec![Tier { rules, default }] }))
+}
+
+/// A rule about these prefixes, or all, and one port, or all.
+pub fn rule(id: u32, action: Action, peers: &[&str], service: Option<(Protocol, u16)>) -> Rule {
+    let set: AddressSet = peers.iter().map(|net| net.parse::<ipnet::IpNet>().expect("a prefix")).collect();
+    Rule {
+        action,
+        log: false,
+        peers: if peers.is_empty() { Peers::Any } else { Peers::Set(Arc::new(set)) },
+        services: match service {
+            None => Services::Any,
+            Some((protocol, port)) => Services::Ports(vec![PortRange { protocol, first: port, last: port }]),
+        },
+        id: RuleId(id),
+    }
+}
+
+/// Allows this and nothing else.
+pub fn allow(peers: &[&str], service: Option<(Protocol, u16)>) -> Policy {
+    chain(vec![rule(1, Action::Allow, peers, service)], Action::Deny)
+}
+
+/// The wire and everything around it.
+pub struct Harness {
+    pub worker: Worker,
+    pub publisher: Publisher,
+    pub inside: MemoryLink,
+    pub outside: MemoryLink,
+    pub stats: Arc<WireStats>,
+    pub events: Outbox<Event>,
+    pub trace: Outbox<Trace>,
+    pub ask: AskQueues,
+    pub now: Time,
+    /// The wire's place at its worker.
+    pub at: usize,
+}
+
+impl Harness {
+    /// A pod behind a wire that is open both ways.
+    pub fn pod() -> Harness {
+        let harness = Harness::new(
+            Some(Endpoint::pod(INSIDE, vec![address(POD), address(POD6)])),
+            FlowConfig::default(),
+            1024,
+        );
+        harness.policy(Policy::Open, Policy::Open);
+        harness
+    }
+
+    /// A wire with these flows; no policy knows it yet.
+    pub fn new(endpoint: Option<Endpoint>, config: FlowConfig, flows: usize) -> Harness {
+        let publisher = Publisher::new();
+        let (events, trace, ask) = (Outbox::new(4096), Outbox::new(4096), AskQueues::default());
+        let mut worker = Worker::new(WorkerConfig {
+            id: 0,
+            flows: FlowTable::new(FlowRegion::heap(flows), config),
+            fragments: FragmentTable::default(),
+            policy: publisher.reader(),
+            pool: Pool::new(1024, Pool::SUPER_FRAME),
+            events: events.clone(),
+            trace: Some(trace.clone()),
+            ask: ask.clone(),
+        });
+        let (inside_port, inside) = MemoryPort::new("inside");
+        let (outside_port, outside) = MemoryPort::new("outside");
+        let stats = Arc::new(WireStats::default());
+        let at = worker
+            .attach(WireSetup {
+                id: WIRE,
+                inside: Box::new(inside_port),
+                outside: Box::new(outside_port),
+                endpoint,
+                pool: None,
+                stats: stats.clone(),
+            })
+            .expect("memory ports fit together");
+        Harness { worker, publisher, inside, outside, stats, events, trace, ask, now: Time(1_000_000_000), at }
+    }
+
+    /// Publishes what the endpoint may send and receive.
+    pub fn policy(&self, egress: Policy, ingress: Policy) {
+        let wires = vec![WireRules { wire: WIRE, egress, ingress }];
+        self.publisher.publish(RuleSet { wires }).expect("it compiles");
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.worker.housekeeping(self.now);
+    }
+
+    /// The endpoint sends a frame; answers what came out on the other side.
+    pub fn sends(&mut self, frame: impl Into<SentFrame>) -> Vec<SentFrame> {
+        self.inside.inject(frame);
+        self.worker.poll(self.now);
+        self.outside.drain()
+    }
+
+    /// A frame arrives for the endpoint; answers what it received.
+    pub fn receives(&mut self, frame: impl Into<SentFrame>) -> Vec<SentFrame> {
+        self.outside.inject(frame);
+        self.worker.poll(self.now);
+        self.inside.drain()
+    }
+
+    /// A frame crosses in this direction, or is dropped for the reason.
+    pub fn crosses(&mut self, direction: Direction, frame: impl Into<SentFrame>) -> Result<(), DropReason> {
+        let before: Vec<u64> = self.drops(direction);
+        let out = match direction {
+            Direction::Egress => self.sends(frame),
+            Direction::Ingress => self.receives(frame),
+        };
+        let after = self.drops(direction);
+        match DropReason::ALL.iter().zip(before.iter().zip(&after)).find(|(_, (before, after))| before != after) {
+            Some((reason, _)) => Err(*reason),
+            None => {
+                assert_eq!(out.len(), 1, "a frame that was not dropped came out");
+                Ok(())
+            }
+        }
+    }
+
+    fn drops(&self, direction: Direction) -> Vec<u64> {
+        let stats = self.stats.direction(direction);
+        DropReason::ALL.iter().map(|&reason| stats.dropped(reason).get()).collect()
+    }
+
+    /// A frame from the endpoint to the world.
+    pub fn from_pod(&self, destination: &str) -> FrameBuilder {
+        let source = if destination.contains(':') { POD6 } else { POD };
+        FrameBuilder::new().ethernet(INSIDE, OUTSIDE).ip(source, destination)
+    }
+
+    /// A frame from the world to the endpoint.
+    pub fn to_pod(&self, source: &str) -> FrameBuilder {
+        let destination = if source.contains(':') { POD6 } else { POD };
+        FrameBuilder::new().ethernet(OUTSIDE, INSIDE).ip(source, destination)
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.worker.detach(WIRE);
+            assert_eq!(self.worker.chunks_outstanding(), 0, "every frame's memory came back");
+        }
+    }
+}
