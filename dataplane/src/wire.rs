@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::frame::{Burst, Frame};
-use crate::guard::{Endpoint, Guard};
+use crate::guard::{Endpoint, Guard, Permissions};
 use crate::packet::Direction;
 use crate::parse::Medium;
 use crate::port::{Capabilities, Pool, Port};
@@ -26,6 +26,8 @@ pub struct WireSetup {
     pub outside: Box<dyn Port>,
     /// The endpoint, if there is one inside; a gateway's wire has none.
     pub endpoint: Option<Endpoint>,
+    /// What is allowed beside untagged IP, ARP and neighbour discovery.
+    pub permissions: Permissions,
     /// The memory of the wire's frames; `None` for the worker's own pool. Ports that bring their memory (AF_XDP) need
     /// the pool that they were opened with.
     pub pool: Option<Pool>,
@@ -83,7 +85,7 @@ impl Wire {
         Ok(Wire {
             id: setup.id,
             ends: [setup.inside, setup.outside].map(|port| End { port, lost: false }),
-            guard: Guard::new(setup.endpoint, medium),
+            guard: Guard::new(setup.endpoint, setup.permissions),
             medium,
             both,
             stats: setup.stats,

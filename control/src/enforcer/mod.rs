@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dataplane::classify::CompileError;
 use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
 use dataplane::fragment::FragmentTable;
-use dataplane::guard::Endpoint;
+use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{Pool, PortError, PortSpec};
 use dataplane::publish::{Generation, Publisher};
 use dataplane::rules::{RuleSet, WireId};
@@ -22,11 +23,8 @@ use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle,
 /// How long a worker may take to acknowledge a policy before that is an error.
 const ACKNOWLEDGE: Duration = Duration::from_secs(5);
 
-/// Chunks of 66 KiB in a worker's own pool: what `af_packet` and `tap` ports receive into. Only touched pages count.
-const POOL_CHUNKS: usize = 512;
-
-/// Frames of the memory that an `af_xdp` wire's two ports share.
-const UMEM_FRAMES: usize = 8192;
+/// Chunks of a wire's memory: what its ports receive into. Only pages that were used count.
+const POOL_CHUNKS: usize = 256;
 
 /// What went wrong in setting the engine up.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +56,9 @@ pub enum EnforcerError {
     /// A worker is gone.
     #[error("worker {0} has died; restart penstock, and report what it printed")]
     Dead(usize),
+    /// The rules are more than can be compiled.
+    #[error("the rules can't be compiled: {0}")]
+    Compile(#[from] CompileError),
     /// The workers did not take a policy over in time.
     #[error("policy generation {0} was not acknowledged by every worker within {ACKNOWLEDGE:?}; the workers are overloaded or stopped")]
     NotAcknowledged(u64),
@@ -93,6 +94,8 @@ pub struct WireSpec {
     pub outside: PortSpec,
     /// The endpoint, if there is one inside.
     pub endpoint: Option<Endpoint>,
+    /// What is allowed beside untagged IP, ARP and neighbour discovery.
+    pub permissions: Permissions,
 }
 
 /// A wire that runs.
@@ -144,7 +147,7 @@ impl Enforcer {
                 flows: FlowTable::new(FlowRegion::heap(config.flows), config.tracking.clone()),
                 fragments: FragmentTable::default(),
                 policy: publisher.reader(),
-                pool: Pool::new(POOL_CHUNKS, Pool::SUPER_FRAME),
+                pool: Pool::new(1, Pool::SUPER_FRAME),
                 events: events.clone(),
                 trace: trace.clone(),
                 ask: ask.clone(),
@@ -168,7 +171,7 @@ impl Enforcer {
     /// When a port can't be opened, the ports don't fit together, or the worker is gone; nothing is left behind.
     pub fn attach(&self, spec: &WireSpec) -> Result<WireId, EnforcerError> {
         let port_error = |source| EnforcerError::Port { wire: spec.name.clone(), source };
-        let opened = dataplane::port::open_pair(&spec.inside, &spec.outside, UMEM_FRAMES).map_err(port_error)?;
+        let opened = dataplane::port::open_pair(&spec.inside, &spec.outside, POOL_CHUNKS).map_err(port_error)?;
         let id = WireId(self.next_wire.fetch_add(1, Ordering::Relaxed));
         let worker = self.least_loaded();
         let stats = Arc::new(WireStats::default());
@@ -177,7 +180,8 @@ impl Enforcer {
             inside: opened.inside,
             outside: opened.outside,
             endpoint: spec.endpoint.clone(),
-            pool: opened.pool,
+            permissions: spec.permissions,
+            pool: Some(opened.pool),
             stats: stats.clone(),
         };
         self.workers[worker]
@@ -204,8 +208,8 @@ impl Enforcer {
     ///
     /// # Errors
     /// When a worker does not acknowledge them in time. They are in force where they were acknowledged.
-    pub fn publish(&self, rules: &RuleSet) -> Result<Generation, EnforcerError> {
-        let generation = self.publisher.publish(rules);
+    pub fn publish(&self, rules: RuleSet) -> Result<Generation, EnforcerError> {
+        let generation = self.publisher.publish(rules)?;
         for worker in &self.workers {
             worker.wake();
         }

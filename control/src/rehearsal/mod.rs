@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::address::{Address, MacAddress};
+use dataplane::classify::CompileError;
 use dataplane::event::{Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowRegion, FlowTable};
 use dataplane::fragment::FragmentTable;
-use dataplane::guard::Endpoint;
+use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::{Direction, Protocol, TcpFlags};
 use dataplane::port::{MemoryLink, MemoryPort, Pool};
 use dataplane::publish::Publisher;
@@ -95,7 +96,8 @@ impl Rehearsal {
                 id: wire,
                 inside: Box::new(inside),
                 outside: Box::new(outside),
-                endpoint: Some(Endpoint { group_rate: None, ..Endpoint::pod(mac, addresses) }),
+                endpoint: Some(Endpoint { mac: Some(mac), addresses }),
+                permissions: Permissions::POD,
                 pool: None,
                 stats: Arc::new(WireStats::default()),
             };
@@ -109,8 +111,11 @@ impl Rehearsal {
     }
 
     /// Puts rules in force.
-    pub fn publish(&mut self, rules: &RuleSet) {
-        self.publisher.publish(rules);
+    ///
+    /// # Errors
+    /// When there are more than can be compiled.
+    pub fn publish(&mut self, rules: RuleSet) -> Result<(), CompileError> {
+        self.publisher.publish(rules).map(|_generation| ())
     }
 
     /// Starts over: what is judged from here on meets no flow of what was judged before.

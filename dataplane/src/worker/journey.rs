@@ -10,7 +10,6 @@ use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Proto
 use crate::parse::parse;
 use crate::publish::Snapshot;
 use crate::rules::{Action, Decision, Epoch, Query, RuleId};
-use crate::time::Time;
 use crate::verdict::DropReason;
 use crate::wire::Wire;
 use crate::worker::parking::Finding;
@@ -50,13 +49,12 @@ impl Report {
 /// All that a frame's fate depends on.
 pub(super) struct Journey<'a> {
     pub(super) wire: &'a mut Wire,
-    pub(super) direction: Direction,
+    pub(super) crossing: Crossing,
     pub(super) policy: &'a Snapshot,
     /// The wire's place in the policy; `None` when the policy does not know the wire.
     pub(super) slot: Option<WireSlot>,
     pub(super) flows: &'a mut FlowTable,
     pub(super) fragments: &'a mut FragmentTable,
-    pub(super) now: Time,
     /// Control's answer, when the frame was parked for it.
     pub(super) finding: Option<Finding>,
     pub(super) report: Report,
@@ -94,16 +92,15 @@ impl Journey<'_> {
                 _ => return self.stateless(&packet, icmp),
             }
         }
-        let length = frame.length() as u32;
-        match self.flows.find(self.wire.id, &tuple, self.now) {
-            Some((flow, origin)) => self.known(flow, origin, &packet, &tuple, length),
-            None => self.new_flow(&packet, &tuple, length),
+        match self.flows.find(&self.crossing, &tuple) {
+            Some((flow, origin)) => self.known(flow, origin, &packet, &tuple),
+            None => self.new_flow(&packet, &tuple),
         }
     }
 
     /// What the endpoint may say of itself. `None`: the frame passes without being judged by policy.
     fn guard(&mut self, parsed: &Parsed) -> Result<Option<Packet>, DropReason> {
-        match (self.wire.guard.check(self.direction, parsed, self.now)?, parsed.payload) {
+        match (self.wire.guard.check(self.crossing.direction, parsed, self.crossing.now)?, parsed.payload) {
             (Passage::Judge, Payload::Ip(packet)) => Ok(Some(packet)),
             _ => Ok(None),
         }
@@ -114,7 +111,7 @@ impl Journey<'_> {
         if packet.fragment.is_none() {
             return Ok(Some(packet.tuple()));
         }
-        match self.fragments.admit(self.wire.id, self.direction, packet, self.now)? {
+        match self.fragments.admit(&self.crossing, packet)? {
             Admission::First => {
                 self.report.first_fragment = true;
                 Ok(Some(packet.tuple()))
@@ -132,7 +129,7 @@ impl Journey<'_> {
         }
         let flow = self
             .flows
-            .find_related(self.wire.id, self.direction, quoted, self.now)
+            .find_related(&self.crossing, quoted)
             .ok_or(DropReason::IcmpUnrelated)?;
         self.judge_again(flow)
     }
@@ -141,7 +138,7 @@ impl Journey<'_> {
     fn stateless(&mut self, packet: &Packet, icmp: Icmp) -> Result<Fate, DropReason> {
         let peer = self.peer(&packet.tuple());
         let port = u16::from(icmp.kind) << 8 | u16::from(icmp.code);
-        let decision = self.classify(self.direction, Query { peer, protocol: packet.protocol, port })?;
+        let decision = self.classify(self.crossing.direction, Query { peer, protocol: packet.protocol, port })?;
         match decision.action {
             Action::Allow | Action::Pass => Ok(Fate::Forward),
             Action::Deny | Action::Ask(_) => Err(DropReason::PolicyDenied),
@@ -154,15 +151,14 @@ impl Journey<'_> {
         origin: Origin,
         packet: &Packet,
         tuple: &Tuple,
-        length: u32,
     ) -> Result<Fate, DropReason> {
         match self.judge_again(flow)? {
             Fate::Forward => {}
             waiting => return Ok(waiting),
         }
-        match self.flows.track(flow, origin, packet, length, self.now)? {
+        match self.flows.track(flow, origin, packet, &self.crossing)? {
             Tracked::Continue => Ok(Fate::Forward),
-            Tracked::Reopen => self.new_flow(packet, tuple, length),
+            Tracked::Reopen => self.new_flow(packet, tuple),
         }
     }
 
@@ -183,19 +179,19 @@ impl Journey<'_> {
             }
             Ok(waiting) => Ok(waiting),
             Err(reason) => {
-                self.flows.cut(flow, self.now);
+                self.flows.cut(flow, self.crossing.now);
                 Err(reason)
             }
         }
     }
 
-    fn new_flow(&mut self, packet: &Packet, tuple: &Tuple, length: u32) -> Result<Fate, DropReason> {
-        self.flows.can_open(packet, self.now)?;
-        let epoch = self.epoch(self.direction)?;
-        let decision = self.classify(self.direction, query(self.direction, tuple))?;
-        match self.settle(self.direction, decision)? {
+    fn new_flow(&mut self, packet: &Packet, tuple: &Tuple) -> Result<Fate, DropReason> {
+        self.flows.can_open(packet, self.crossing.now)?;
+        let epoch = self.epoch(self.crossing.direction)?;
+        let decision = self.classify(self.crossing.direction, query(self.crossing.direction, tuple))?;
+        match self.settle(self.crossing.direction, decision)? {
             Fate::Forward => {
-                self.flows.insert(self.wire.id, self.direction, packet, tuple, length, epoch, self.now)?;
+                self.flows.insert(&self.crossing, packet, tuple, epoch)?;
                 Ok(Fate::Forward)
             }
             waiting => Ok(waiting),
@@ -231,7 +227,7 @@ impl Journey<'_> {
     }
 
     fn peer(&self, tuple: &Tuple) -> crate::address::Address {
-        query(self.direction, tuple).peer
+        query(self.crossing.direction, tuple).peer
     }
 }
 

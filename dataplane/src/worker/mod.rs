@@ -8,7 +8,7 @@ use crossbeam::channel::Sender;
 
 use crate::address::Address;
 use crate::event::{Dropped, Event, Logged, Outbox, Trace};
-use crate::flow::{FlowInfo, FlowTable};
+use crate::flow::{Crossing, FlowInfo, FlowTable, Flush};
 use crate::fragment::FragmentTable;
 use crate::frame::{Burst, Frame};
 use crate::packet::Direction;
@@ -141,7 +141,7 @@ impl Worker {
                 pool.release(held);
             }
         }
-        self.flows.remove_wire(id);
+        self.flush_flows(Flush::wire(id));
         let [inside, outside] = &mut wire.ends;
         self.close_ports(wire.pool, [&mut inside.port, &mut outside.port]);
         true
@@ -217,14 +217,14 @@ impl Worker {
     ) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
         let slot = policy.slot(wire.id);
+        let crossing = Crossing { wire: wire.id, direction, length: frame.length() as u32, now };
         let mut journey = Journey {
             wire,
-            direction,
+            crossing,
             policy,
             slot,
             flows: &mut self.flows,
             fragments: &mut self.fragments,
-            now,
             finding,
             report: Report::default(),
         };
@@ -403,7 +403,15 @@ impl Worker {
 
     /// Forgets the flows of an address on all wires: it has a new owner.
     pub fn flush_address(&mut self, address: Address) -> usize {
-        self.flows.flush_address(address)
+        self.flush_flows(Flush::address(address))
+    }
+
+    fn flush_flows(&mut self, mut flush: Flush) -> usize {
+        let mut flushed = 0;
+        while !flush.is_done() {
+            flushed += self.flows.flush(&mut flush, self.flows.capacity());
+        }
+        flushed
     }
 
     /// The descriptor of the port that receives frames of this direction.

@@ -9,7 +9,7 @@ use dataplane::address::{Address, MacAddress};
 use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowRegion, FlowTable};
 use dataplane::fragment::FragmentTable;
-use dataplane::guard::Endpoint;
+use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::{Direction, Protocol};
 use dataplane::port::{MemoryLink, MemoryPort, Pool, SentFrame};
 use dataplane::publish::Publisher;
@@ -82,7 +82,7 @@ impl Harness {
     /// A pod behind a wire that is open both ways.
     pub fn pod() -> Harness {
         let harness = Harness::new(
-            Some(Endpoint::pod(INSIDE, vec![address(POD), address(POD6)])),
+            Some(Endpoint { mac: Some(INSIDE), addresses: vec![address(POD), address(POD6)] }),
             FlowConfig::default(),
             1024,
         );
@@ -112,6 +112,7 @@ impl Harness {
                 id: WIRE,
                 inside: Box::new(inside_port),
                 outside: Box::new(outside_port),
+                permissions: if endpoint.is_some() { Permissions::POD } else { Permissions::GATEWAY },
                 endpoint,
                 pool: None,
                 stats: stats.clone(),
