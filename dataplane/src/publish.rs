@@ -335,7 +335,7 @@ impl fmt::Debug for PolicyReader {
 impl PolicyReader {
     /// The newest snapshot, for the burst that follows. The frames judged before must be out of the worker's hands:
     /// calling this says that they are.
-    pub fn load(&mut self) -> &Snapshot {
+    pub fn load(&mut self) -> &Arc<Snapshot> {
         let newest = self.shared.generation.0.load(Ordering::Acquire);
         let snapshot = match self.snapshot.take() {
             Some(snapshot) if snapshot.generation.0 >= newest => snapshot,

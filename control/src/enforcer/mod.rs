@@ -60,7 +60,9 @@ pub enum EnforcerError {
     #[error("the rules can't be compiled: {0}")]
     Compile(#[from] CompileError),
     /// The workers did not take a policy over in time.
-    #[error("policy generation {0} was not acknowledged by every worker within {ACKNOWLEDGE:?}; the workers are overloaded or stopped")]
+    #[error(
+        "policy generation {0} was not acknowledged by every worker within {ACKNOWLEDGE:?}; the workers are overloaded or stopped"
+    )]
     NotAcknowledged(u64),
 }
 

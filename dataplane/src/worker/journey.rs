@@ -6,7 +6,7 @@ use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
 use crate::fragment::{Admission, FragmentTable};
 use crate::frame::Frame;
 use crate::guard::Passage;
-use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Quoted, Transport, Tuple};
+use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Transport, Tuple};
 use crate::parse::parse;
 use crate::publish::Snapshot;
 use crate::rules::{Action, Decision, Epoch, Query, RuleId};
@@ -87,7 +87,7 @@ impl Journey<'_> {
         self.report.tuple = Some(tuple);
         if let Transport::Icmp(icmp) = packet.transport {
             match icmp.message {
-                IcmpMessage::Error { mtu, quoted } => return self.related(&packet, mtu, &quoted),
+                IcmpMessage::Error { .. } => return self.related(&packet),
                 IcmpMessage::EchoRequest(_) | IcmpMessage::EchoReply(_) => {}
                 _ => return self.stateless(&packet, icmp),
             }
@@ -122,15 +122,8 @@ impl Journey<'_> {
     }
 
     /// An ICMP error passes if it is about a live flow that policy still allows.
-    fn related(&mut self, packet: &Packet, mtu: Option<u32>, quoted: &Quoted) -> Result<Fate, DropReason> {
-        let floor = if packet.protocol == Protocol::ICMP { 552 } else { 1280 };
-        if mtu.is_some_and(|mtu| mtu < floor) {
-            return Err(DropReason::IcmpMtuTooSmall);
-        }
-        let flow = self
-            .flows
-            .find_related(&self.crossing, quoted)
-            .ok_or(DropReason::IcmpUnrelated)?;
+    fn related(&mut self, packet: &Packet) -> Result<Fate, DropReason> {
+        let flow = self.flows.find_related(&self.crossing, packet)?;
         self.judge_again(flow)
     }
 
@@ -145,13 +138,7 @@ impl Journey<'_> {
         }
     }
 
-    fn known(
-        &mut self,
-        flow: FlowRef,
-        origin: Origin,
-        packet: &Packet,
-        tuple: &Tuple,
-    ) -> Result<Fate, DropReason> {
+    fn known(&mut self, flow: FlowRef, origin: Origin, packet: &Packet, tuple: &Tuple) -> Result<Fate, DropReason> {
         match self.judge_again(flow)? {
             Fate::Forward => {}
             waiting => return Ok(waiting),

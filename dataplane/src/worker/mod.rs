@@ -11,7 +11,7 @@ use crate::event::{Dropped, Event, Logged, Outbox, Trace};
 use crate::flow::{Crossing, FlowInfo, FlowTable, Flush};
 use crate::fragment::FragmentTable;
 use crate::frame::{Burst, Frame};
-use crate::packet::Direction;
+use crate::packet::{Direction, Protocol};
 use crate::port::Pool;
 use crate::publish::{PolicyReader, Snapshot};
 use crate::rules::{Action, WireId};
@@ -229,83 +229,84 @@ impl Worker {
             report: Report::default(),
         };
         let fate = journey.fate(&frame);
-        let report = journey.report;
-        let generation = policy.generation().0;
-        self.act(at, direction, frame, fate, &report, generation, now);
-        if report.first_fragment {
-            self.release_held(at, direction, &report, policy, now);
+        let judged = Judged { crossing, fate, report: journey.report, generation: policy.generation().0 };
+        self.act(at, frame, &judged);
+        if judged.report.first_fragment {
+            self.release_held(at, &judged, policy);
         }
     }
 
     /// The journey's one exit: forward, drop, park or hold; count, log, trace.
-    #[allow(clippy::too_many_arguments)]
-    fn act(
-        &mut self,
-        at: usize,
-        direction: Direction,
-        frame: Frame,
-        fate: Fate,
-        report: &Report,
-        generation: u64,
-        now: Time,
-    ) {
-        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+    fn act(&mut self, at: usize, frame: Frame, judged: &Judged) {
+        let Judged { crossing, fate, report, generation } = *judged;
+        let Crossing { direction, now, .. } = crossing;
+        let Some(Some(wire)) = self.wires.get(at) else { return };
         let stats = wire.stats.direction(direction);
         stats.classified.add(u64::from(report.decision.is_some()));
         stats.rejudged.add(u64::from(report.rejudged));
         if let (Some(decision), Some(tuple)) = (report.decision.filter(|decision| decision.log), report.tuple) {
-            let allowed = decision.action == Action::Allow;
-            let rule = decision.rule;
-            self.events.post(Event::Logged(Logged { at: now, wire: wire.id, direction, tuple, allowed, rule, generation }));
+            let (allowed, rule) = (decision.action == Action::Allow, decision.rule);
+            let logged = Logged { at: now, wire: wire.id, direction, tuple, allowed, rule, generation };
+            self.events.post(Event::Logged(logged));
         }
-        let (verdict, frame) = match fate {
-            Fate::Forward => (Verdict::Forward, frame),
-            Fate::Drop(reason) => (Verdict::Drop(reason), frame),
-            Fate::Hold => match self.fragments.hold(wire.id, direction, report.packet.as_ref(), frame, now) {
+        let settled = match fate {
+            Fate::Forward => Ok(frame),
+            Fate::Drop(reason) => Err((reason, frame)),
+            Fate::Hold | Fate::Ask(_) => match self.wait(judged, frame) {
                 Ok(()) => return,
-                Err((reason, frame)) => (Verdict::Drop(reason), frame),
-            },
-            Fate::Ask(kind) => match report.tuple {
-                None => (Verdict::Drop(DropReason::AskDenied), frame),
-                Some(tuple) => {
-                    let question = Question { ticket: 0, wire: wire.id, direction, tuple, kind, rule: report.rule() };
-                    match self.parking.park(frame, question, now) {
-                        Ok(()) => return,
-                        Err((reason, frame)) => (Verdict::Drop(reason), frame),
-                    }
-                }
+                Err(refused) => Err(refused),
             },
         };
-        if let Some(trace) = &self.trace {
-            trace.post(self::trace_of(&frame, wire.id, direction, report, verdict, generation, now));
+        match settled {
+            Ok(frame) => self.forward(at, frame, judged),
+            Err((reason, frame)) => self.drop_frame(at, frame, reason, judged),
         }
-        match verdict {
-            Verdict::Forward => {
-                let headers = report.packet.map_or(0, |packet| usize::from(packet.transport_offset));
-                stats.forwarded.add(1);
-                stats.forwarded_segments.add(frame.wire_packets(headers));
-                stats.forwarded_bytes.add(frame.length() as u64);
-                wire.out[direction as usize].push(frame);
-                if wire.out[direction as usize].is_full() {
-                    self.flush(at, now);
-                }
+    }
+
+    fn forward(&mut self, at: usize, frame: Frame, judged: &Judged) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        if let Some(trace) = &self.trace {
+            trace.post(trace_of(&frame, judged, Verdict::Forward));
+        }
+        let direction = judged.crossing.direction;
+        let stats = wire.stats.direction(direction);
+        let headers = judged.report.packet.map_or(0, |packet| usize::from(packet.transport_offset));
+        stats.forwarded.add(1);
+        stats.forwarded_segments.add(frame.wire_packets(headers));
+        stats.forwarded_bytes.add(frame.length() as u64);
+        wire.out[direction as usize].push(frame);
+        if wire.out[direction as usize].is_full() {
+            self.flush(at, judged.crossing.now);
+        }
+    }
+
+    fn drop_frame(&mut self, at: usize, frame: Frame, reason: DropReason, judged: &Judged) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        if let Some(trace) = &self.trace {
+            trace.post(trace_of(&frame, judged, Verdict::Drop(reason)));
+        }
+        let Judged { crossing: Crossing { direction, now, length, .. }, report, generation, .. } = *judged;
+        wire.stats.direction(direction).dropped(reason).add(1);
+        let (tuple, rule) = (report.tuple, report.rule());
+        let dropped = Dropped { at: now, wire: wire.id, direction, reason, tuple, rule, generation, length };
+        self.events.post(Event::Dropped(dropped));
+        if let Some(pool) = &mut self.pools[wire.pool] {
+            pool.release(frame);
+        }
+    }
+
+    /// Keeps a frame that waits: a fragment for its first, a question for its answer.
+    fn wait(&mut self, judged: &Judged, frame: Frame) -> Result<(), (DropReason, Frame)> {
+        let Judged { crossing, fate, report, .. } = judged;
+        match (fate, report.packet, report.tuple) {
+            (Fate::Hold, Some(packet), _) => self.fragments.hold(crossing, &packet, frame),
+            (&Fate::Ask(kind), _, Some(tuple)) => {
+                let Crossing { wire, direction, now, .. } = *crossing;
+                let question = Question { ticket: 0, wire, direction, tuple, kind, rule: report.rule() };
+                self.parking.park(frame, question, now)
             }
-            Verdict::Drop(reason) => {
-                stats.dropped(reason).add(1);
-                self.events.post(Event::Dropped(Dropped {
-                    at: now,
-                    wire: wire.id,
-                    direction,
-                    reason,
-                    tuple: report.tuple,
-                    rule: report.rule(),
-                    generation,
-                    length: frame.length() as u32,
-                }));
-                if let Some(pool) = &mut self.pools[wire.pool] {
-                    pool.release(frame);
-                }
-            }
+            // Only what could be read waits.
+            _ => Err((DropReason::AskDenied, frame)),
         }
     }
 
@@ -324,7 +325,16 @@ impl Worker {
                 stats.direction(direction).dropped(reason).add(1);
                 let (tuple, rule, generation) = (None, None, 0);
                 let length = frame.length() as u32;
-                events.post(Event::Dropped(Dropped { at: now, wire: id, direction, reason, tuple, rule, generation, length }));
+                events.post(Event::Dropped(Dropped {
+                    at: now,
+                    wire: id,
+                    direction,
+                    reason,
+                    tuple,
+                    rule,
+                    generation,
+                    length,
+                }));
             });
             if let Err(error) = result {
                 let errno = error.raw_os_error().unwrap_or(0);
@@ -334,10 +344,10 @@ impl Worker {
     }
 
     /// Fragments that waited for the first one follow it.
-    fn release_held(&mut self, at: usize, direction: Direction, report: &Report, policy: &Arc<Snapshot>, now: Time) {
-        let Some(Some(wire)) = self.wires.get(at) else { return };
-        let (id, Some(packet)) = (wire.id, report.packet) else { return };
-        while let Some(frame) = self.fragments.release(id, direction, &packet) {
+    fn release_held(&mut self, at: usize, first: &Judged, policy: &Arc<Snapshot>) {
+        let Crossing { direction, now, .. } = first.crossing;
+        let Some(packet) = first.report.packet else { return };
+        while let Some(frame) = self.fragments.release(&first.crossing, &packet) {
             self.judge(at, direction, frame, policy, now, None);
         }
     }
@@ -387,13 +397,19 @@ impl Worker {
     ) {
         if let Some(at) = self.place_of(wire) {
             let generation = self.policy.load().generation().0;
-            self.act(at, direction, frame, Fate::Drop(reason), report, generation, now);
+            let crossing = Crossing { wire, direction, length: frame.length() as u32, now };
+            self.act(at, frame, &Judged { crossing, fate: Fate::Drop(reason), report: *report, generation });
         }
     }
 
     /// The flow table, for listings and tests.
     pub fn flows(&self) -> &FlowTable {
         &self.flows
+    }
+
+    /// All live flows.
+    pub fn list_flows(&self, now: Time) -> Vec<FlowInfo> {
+        self.flows.list(0, now).map(|(_number, flow)| flow).collect()
     }
 
     /// Chunks that are out of the worker's pools: in flight, parked, held, or lent to the kernel.
@@ -457,24 +473,31 @@ fn place<T>(places: &mut Vec<Option<T>>, thing: T) -> usize {
     }
 }
 
-fn trace_of(
-    frame: &Frame,
-    wire: WireId,
-    direction: Direction,
-    report: &Report,
-    verdict: Verdict,
+/// A frame whose fate is known.
+struct Judged {
+    crossing: Crossing,
+    fate: Fate,
+    report: Report,
     generation: u64,
-    now: Time,
-) -> Trace {
+}
+
+fn trace_of(frame: &Frame, judged: &Judged, verdict: Verdict) -> Trace {
+    let Judged { crossing: Crossing { wire, direction, now, .. }, report, generation, .. } = judged;
     let mut mark = [0; 8];
     if let Some(packet) = report.packet {
-        let header = match packet.protocol {
-            crate::packet::Protocol::TCP => 20,
-            _ => 8,
-        };
+        let header = if packet.protocol == Protocol::TCP { 20 } else { 8 };
         let payload = frame.bytes().get(usize::from(packet.transport_offset) + header..).unwrap_or_default();
         let length = payload.len().min(mark.len());
         mark[..length].copy_from_slice(&payload[..length]);
     }
-    Trace { at: now, wire, direction, tuple: report.tuple, mark, verdict, rule: report.rule(), generation }
+    Trace {
+        at: *now,
+        wire: *wire,
+        direction: *direction,
+        tuple: report.tuple,
+        mark,
+        verdict,
+        rule: report.rule(),
+        generation: *generation,
+    }
 }

@@ -216,7 +216,7 @@ impl Thread {
                 self.polled.retain(|&(place, _)| Some(place) != at);
                 drop(answer.send(self.worker.detach(wire)));
             }
-            Command::Flows(answer) => drop(answer.send(self.worker.flows().iter().collect())),
+            Command::Flows(answer) => drop(answer.send(self.worker.list_flows(now()))),
             Command::FlushAddress(address, answer) => drop(answer.send(self.worker.flush_address(address))),
             Command::Stop => return false,
         }
