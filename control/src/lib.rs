@@ -5,3 +5,4 @@ pub mod daemon;
 pub mod enforcer;
 pub mod lab;
 pub mod policy;
+pub mod rehearsal;

@@ -396,6 +396,16 @@ impl Packet {
         }
     }
 
+    /// Bytes of all headers, Ethernet to transport: what each segment of a super-frame repeats.
+    pub fn header_length(&self) -> usize {
+        let transport = match self.transport {
+            Transport::Tcp(segment) => self.transport_length.saturating_sub(segment.payload_length) as usize,
+            Transport::Udp { .. } => 8,
+            _ => 0,
+        };
+        usize::from(self.transport_offset) + transport
+    }
+
     /// Who talks to whom.
     pub fn tuple(&self) -> Tuple {
         let (source_port, destination_port) = self.ports();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dataplane::classify::CompileError;
 use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
-use dataplane::fragment::FragmentTable;
+use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{Pool, PortError, PortSpec};
 use dataplane::publish::{Generation, Publisher};
@@ -147,7 +147,7 @@ impl Enforcer {
             let worker = WorkerConfig {
                 id,
                 flows: FlowTable::new(FlowRegion::heap(config.flows), config.tracking.clone()),
-                fragments: FragmentTable::default(),
+                fragments: FragmentTable::new(FragmentConfig::default()),
                 policy: publisher.reader(),
                 pool: Pool::new(1, Pool::SUPER_FRAME),
                 events: events.clone(),

@@ -11,7 +11,7 @@ use dataplane::address::{Address, MacAddress};
 use dataplane::classify::CompileError;
 use dataplane::event::{Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowRegion, FlowTable};
-use dataplane::fragment::FragmentTable;
+use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::{Direction, Protocol, TcpFlags};
 use dataplane::port::{MemoryLink, MemoryPort, Pool};
@@ -78,7 +78,7 @@ impl Rehearsal {
         let mut worker = Worker::new(WorkerConfig {
             id: 0,
             flows: FlowTable::new(FlowRegion::heap(1024), FlowConfig::default()),
-            fragments: FragmentTable::default(),
+            fragments: FragmentTable::new(FragmentConfig::default()),
             policy: publisher.reader(),
             pool: Pool::new(64, 2048),
             events: Outbox::new(64),

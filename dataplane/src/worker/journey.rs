@@ -3,7 +3,7 @@
 
 use crate::classify::WireSlot;
 use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
-use crate::fragment::{Admission, FragmentTable};
+use crate::fragment::{Admission, DatagramRef, FragmentTable};
 use crate::frame::Frame;
 use crate::guard::Passage;
 use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Transport, Tuple};
@@ -24,7 +24,7 @@ pub(super) enum Fate {
     /// It waits for control's answer about this kind of question.
     Ask(u16),
     /// It waits for the first fragment of its datagram.
-    Hold,
+    Hold(DatagramRef),
 }
 
 /// What was learnt on the way, for the log and the trace.
@@ -36,14 +36,23 @@ pub(super) struct Report {
     pub(super) decision: Option<Decision>,
     /// A live flow was judged again.
     pub(super) rejudged: bool,
-    /// The frame is a first fragment: held ones may follow it now.
-    pub(super) first_fragment: bool,
+    /// The frame is the first fragment of this datagram: held ones follow it.
+    pub(super) first_of: Option<DatagramRef>,
 }
 
 impl Report {
     pub(super) fn rule(&self) -> Option<RuleId> {
         self.decision.and_then(|decision| decision.rule)
     }
+}
+
+/// What a frame that has waited brings along: it goes on from where it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resumed {
+    /// Who talks to whom: a held fragment's is that of its datagram's first.
+    pub(super) tuple: Tuple,
+    /// Control's answer, if the frame was parked for one.
+    pub(super) finding: Option<Finding>,
 }
 
 /// All that a frame's fate depends on.
@@ -55,8 +64,8 @@ pub(super) struct Journey<'a> {
     pub(super) slot: Option<WireSlot>,
     pub(super) flows: &'a mut FlowTable,
     pub(super) fragments: &'a mut FragmentTable,
-    /// Control's answer, when the frame was parked for it.
-    pub(super) finding: Option<Finding>,
+    /// Set when the frame has waited.
+    pub(super) resumed: Option<Resumed>,
     pub(super) report: Report,
 }
 
@@ -81,8 +90,13 @@ impl Journey<'_> {
             None => return Ok(Fate::Forward),
         };
         let tuple = match self.fragment(&packet)? {
-            Some(tuple) => tuple,
-            None => return Ok(Fate::Hold),
+            Admission::Whole => packet.tuple(),
+            Admission::First(datagram) => {
+                self.report.first_of = Some(datagram);
+                packet.tuple()
+            }
+            Admission::Later(tuple) => tuple,
+            Admission::Hold(datagram) => return Ok(Fate::Hold(datagram)),
         };
         self.report.tuple = Some(tuple);
         if let Transport::Icmp(icmp) = packet.transport {
@@ -106,18 +120,11 @@ impl Journey<'_> {
         }
     }
 
-    /// Gives a later fragment the tuple of its first. `None`: the first has not come yet.
-    fn fragment(&mut self, packet: &Packet) -> Result<Option<Tuple>, DropReason> {
-        if packet.fragment.is_none() {
-            return Ok(Some(packet.tuple()));
-        }
-        match self.fragments.admit(&self.crossing, packet)? {
-            Admission::First => {
-                self.report.first_fragment = true;
-                Ok(Some(packet.tuple()))
-            }
-            Admission::Later(tuple) => Ok(Some(tuple)),
-            Admission::Hold => Ok(None),
+    /// Gives a later fragment the tuple of its first.
+    fn fragment(&mut self, packet: &Packet) -> Result<Admission, DropReason> {
+        match self.resumed {
+            Some(Resumed { tuple, .. }) => Ok(Admission::Later(tuple)),
+            None => self.fragments.admit(&self.crossing, packet),
         }
     }
 
@@ -198,7 +205,7 @@ impl Journey<'_> {
 
     /// Turns a decision into a fate; an `Ask` uses control's answer if the frame has been parked for it.
     fn settle(&mut self, direction: Direction, decision: Decision) -> Result<Fate, DropReason> {
-        match (decision.action, self.finding) {
+        match (decision.action, self.resumed.and_then(|resumed| resumed.finding)) {
             (Action::Allow | Action::Pass, _) => Ok(Fate::Forward),
             (Action::Deny, _) => Err(DropReason::PolicyDenied),
             (Action::Ask(kind), None) => Ok(Fate::Ask(kind)),

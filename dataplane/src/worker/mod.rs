@@ -9,9 +9,9 @@ use crossbeam::channel::Sender;
 use crate::address::Address;
 use crate::event::{Dropped, Event, Logged, Outbox, Trace};
 use crate::flow::{Crossing, FlowInfo, FlowTable, Flush};
-use crate::fragment::FragmentTable;
+use crate::fragment::{DatagramRef, FragmentTable};
 use crate::frame::{Burst, Frame};
-use crate::packet::{Direction, Protocol};
+use crate::packet::Direction;
 use crate::port::Pool;
 use crate::publish::{PolicyReader, Snapshot};
 use crate::rules::{Action, WireId};
@@ -26,7 +26,7 @@ mod thread;
 pub use parking::{ASK_TIMEOUT, Answer, AskQueues, Finding, PARKED_PER_FLOW, PARKING_SPACES, Question};
 pub use thread::{Pinning, WorkerHandle, spawn};
 
-use journey::{Fate, Journey, Report};
+use journey::{Fate, Journey, Report, Resumed};
 use parking::Parking;
 
 /// How many flows are looked at for expiry in one poll.
@@ -82,7 +82,6 @@ pub struct Progress {
 
 /// A worker. [`spawn`] gives it a thread; tests, `eval` and replay call [`Worker::poll`] themselves.
 pub struct Worker {
-    id: usize,
     wires: Vec<Option<Wire>>,
     pools: Vec<Option<Pool>>,
     flows: FlowTable,
@@ -98,7 +97,6 @@ impl Worker {
     /// A worker without wires.
     pub fn new(config: WorkerConfig) -> Worker {
         Worker {
-            id: config.id,
             wires: Vec::new(),
             pools: vec![Some(config.pool)],
             flows: config.flows,
@@ -132,13 +130,13 @@ impl Worker {
     /// Gives a wire up: parked and held frames are released, its flows forgotten, its ports closed.
     pub fn detach(&mut self, id: WireId) -> bool {
         let Some(at) = self.place_of(id) else { return false };
+        // While the wire is still there, its waiting fragments are dropped with their reason.
+        self.fragments.clear_wire(id);
+        self.time_out(Time::ZERO);
         let Some(mut wire) = self.wires[at].take() else { return false };
         if let Some(pool) = &mut self.pools[wire.pool] {
             while let Some(parked) = self.parking.of_wire(id) {
                 pool.release(parked.frame);
-            }
-            while let Some(held) = self.fragments.remove_wire(id) {
-                pool.release(held);
             }
         }
         self.flush_flows(Flush::wire(id));
@@ -213,7 +211,7 @@ impl Worker {
         frame: Frame,
         policy: &Arc<Snapshot>,
         now: Time,
-        finding: Option<Finding>,
+        resumed: Option<Resumed>,
     ) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
         let slot = policy.slot(wire.id);
@@ -225,14 +223,14 @@ impl Worker {
             slot,
             flows: &mut self.flows,
             fragments: &mut self.fragments,
-            finding,
+            resumed,
             report: Report::default(),
         };
         let fate = journey.fate(&frame);
         let judged = Judged { crossing, fate, report: journey.report, generation: policy.generation().0 };
         self.act(at, frame, &judged);
-        if judged.report.first_fragment {
-            self.release_held(at, &judged, policy);
+        if let Some(datagram) = judged.report.first_of {
+            self.release_held(at, datagram, policy, now);
         }
     }
 
@@ -251,15 +249,15 @@ impl Worker {
         }
         let settled = match fate {
             Fate::Forward => Ok(frame),
-            Fate::Drop(reason) => Err((reason, frame)),
-            Fate::Hold | Fate::Ask(_) => match self.wait(judged, frame) {
+            Fate::Drop(reason) => Err((frame, reason)),
+            Fate::Hold(_) | Fate::Ask(_) => match self.wait(judged, frame) {
                 Ok(()) => return,
                 Err(refused) => Err(refused),
             },
         };
         match settled {
             Ok(frame) => self.forward(at, frame, judged),
-            Err((reason, frame)) => self.drop_frame(at, frame, reason, judged),
+            Err((frame, reason)) => self.drop_frame(at, frame, reason, judged),
         }
     }
 
@@ -270,7 +268,7 @@ impl Worker {
         }
         let direction = judged.crossing.direction;
         let stats = wire.stats.direction(direction);
-        let headers = judged.report.packet.map_or(0, |packet| usize::from(packet.transport_offset));
+        let headers = judged.report.packet.map_or(0, |packet| packet.header_length());
         stats.forwarded.add(1);
         stats.forwarded_segments.add(frame.wire_packets(headers));
         stats.forwarded_bytes.add(frame.length() as u64);
@@ -296,17 +294,17 @@ impl Worker {
     }
 
     /// Keeps a frame that waits: a fragment for its first, a question for its answer.
-    fn wait(&mut self, judged: &Judged, frame: Frame) -> Result<(), (DropReason, Frame)> {
+    fn wait(&mut self, judged: &Judged, frame: Frame) -> Result<(), (Frame, DropReason)> {
         let Judged { crossing, fate, report, .. } = judged;
         match (fate, report.packet, report.tuple) {
-            (Fate::Hold, Some(packet), _) => self.fragments.hold(crossing, &packet, frame),
+            (&Fate::Hold(datagram), Some(packet), _) => self.fragments.hold(datagram, crossing, frame, &packet),
             (&Fate::Ask(kind), _, Some(tuple)) => {
                 let Crossing { wire, direction, now, .. } = *crossing;
                 let question = Question { ticket: 0, wire, direction, tuple, kind, rule: report.rule() };
                 self.parking.park(frame, question, now)
             }
             // Only what could be read waits.
-            _ => Err((DropReason::AskDenied, frame)),
+            _ => Err((frame, DropReason::AskDenied)),
         }
     }
 
@@ -344,11 +342,9 @@ impl Worker {
     }
 
     /// Fragments that waited for the first one follow it.
-    fn release_held(&mut self, at: usize, first: &Judged, policy: &Arc<Snapshot>) {
-        let Crossing { direction, now, .. } = first.crossing;
-        let Some(packet) = first.report.packet else { return };
-        while let Some(frame) = self.fragments.release(&first.crossing, &packet) {
-            self.judge(at, direction, frame, policy, now, None);
+    fn release_held(&mut self, at: usize, datagram: DatagramRef, policy: &Arc<Snapshot>, now: Time) {
+        while let Some((held, tuple)) = self.fragments.next_held(datagram) {
+            self.judge(at, held.direction, held.frame, policy, now, Some(Resumed { tuple, finding: None }));
         }
     }
 
@@ -361,7 +357,8 @@ impl Worker {
                 frames += 1;
                 match self.place_of(parked.wire) {
                     Some(at) => {
-                        self.judge(at, parked.direction, parked.frame, &policy, now, Some(answer.finding));
+                        let resumed = Resumed { tuple: parked.tuple, finding: Some(answer.finding) };
+                        self.judge(at, parked.direction, parked.frame, &policy, now, Some(resumed));
                         self.flush(at, now);
                     }
                     None => drop(parked),
@@ -379,9 +376,10 @@ impl Worker {
             let report = Report { tuple: Some(parked.tuple), ..Report::default() };
             self.drop_waiting(parked.wire, parked.direction, parked.frame, DropReason::AskTimeout, &report, now);
         }
-        while let Some((wire, direction, frame)) = self.fragments.expire(now) {
+        while let Some((held, reason)) = self.fragments.next_discarded(now) {
             frames += 1;
-            self.drop_waiting(wire, direction, frame, DropReason::FragmentTimeout, &Report::default(), now);
+            let report = Report { packet: Some(held.packet), tuple: Some(held.packet.tuple()), ..Report::default() };
+            self.drop_waiting(held.wire, held.direction, held.frame, reason, &report, now);
         }
         frames
     }
@@ -485,8 +483,7 @@ fn trace_of(frame: &Frame, judged: &Judged, verdict: Verdict) -> Trace {
     let Judged { crossing: Crossing { wire, direction, now, .. }, report, generation, .. } = judged;
     let mut mark = [0; 8];
     if let Some(packet) = report.packet {
-        let header = if packet.protocol == Protocol::TCP { 20 } else { 8 };
-        let payload = frame.bytes().get(usize::from(packet.transport_offset) + header..).unwrap_or_default();
+        let payload = frame.bytes().get(packet.header_length()..).unwrap_or_default();
         let length = payload.len().min(mark.len());
         mark[..length].copy_from_slice(&payload[..length]);
     }

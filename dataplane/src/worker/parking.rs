@@ -120,18 +120,18 @@ impl Parking {
     }
 
     /// Parks a frame and asks, unless a frame of the same flow waits already: then it waits for the same answer.
-    pub(super) fn park(&mut self, frame: Frame, question: Question, now: Time) -> Result<(), (DropReason, Frame)> {
+    pub(super) fn park(&mut self, frame: Frame, question: Question, now: Time) -> Result<(), (Frame, DropReason)> {
         let same = |parked: &&Parked| parked.wire == question.wire && parked.tuple == question.tuple;
         let waiting = self.parked.iter().filter(same).count();
         if self.parked.len() == PARKING_SPACES || waiting == PARKED_PER_FLOW {
-            return Err((DropReason::AskQueueFull, frame));
+            return Err((frame, DropReason::AskQueueFull));
         }
         let (ticket, deadline) = match self.parked.iter().find(same) {
             Some(first) => (first.ticket, first.deadline),
             None => {
                 let ticket = self.next_ticket;
                 if self.queues.questions.push(Question { ticket, ..question }).is_err() {
-                    return Err((DropReason::AskQueueFull, frame));
+                    return Err((frame, DropReason::AskQueueFull));
                 }
                 self.next_ticket += 1;
                 (ticket, now + ASK_TIMEOUT)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dataplane::address::{Address, MacAddress};
 use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowRegion, FlowTable};
-use dataplane::fragment::FragmentTable;
+use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::{Direction, Protocol};
 use dataplane::port::{MemoryLink, MemoryPort, Pool, SentFrame};
@@ -97,7 +97,7 @@ impl Harness {
         let mut worker = Worker::new(WorkerConfig {
             id: 0,
             flows: FlowTable::new(FlowRegion::heap(flows), config),
-            fragments: FragmentTable::default(),
+            fragments: FragmentTable::new(FragmentConfig::default()),
             policy: publisher.reader(),
             pool: Pool::new(1024, Pool::SUPER_FRAME),
             events: events.clone(),
