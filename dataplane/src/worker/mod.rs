@@ -444,7 +444,7 @@ impl Worker {
         if !self.parking.is_empty() {
             return Some(PARKED_SLEEP);
         }
-        (self.flows.len() > 0 || !self.fragments.is_empty()).then_some(IDLE_SLEEP)
+        (!self.flows.is_empty() || !self.fragments.is_empty()).then_some(IDLE_SLEEP)
     }
 }
 

@@ -208,16 +208,15 @@ impl Thread {
     }
 
     fn obey(&mut self, command: Command) -> bool {
-        // Whoever asked may have gone away; then nobody needs the answer.
         match command {
-            Command::Attach(setup, answer) => drop(answer.send(self.attach(*setup))),
+            Command::Attach(setup, answer) => reply(&answer, self.attach(*setup)),
             Command::Detach(wire, answer) => {
                 let at = self.worker.place_of(wire);
                 self.polled.retain(|&(place, _)| Some(place) != at);
-                drop(answer.send(self.worker.detach(wire)));
+                reply(&answer, self.worker.detach(wire));
             }
-            Command::Flows(answer) => drop(answer.send(self.worker.list_flows(now()))),
-            Command::FlushAddress(address, answer) => drop(answer.send(self.worker.flush_address(address))),
+            Command::Flows(answer) => reply(&answer, self.worker.list_flows(now())),
+            Command::FlushAddress(address, answer) => reply(&answer, self.worker.flush_address(address)),
             Command::Stop => return false,
         }
         true
@@ -244,6 +243,11 @@ impl Thread {
         }
         Ok(())
     }
+}
+
+/// Whoever asked may have gone away; then nobody needs the answer.
+fn reply<T>(answer: &Sender<T>, value: T) {
+    let _gone = answer.send(value);
 }
 
 fn mark(at: usize, direction: Direction) -> u64 {
