@@ -395,3 +395,12 @@ impl FlowInfo {
         }
     }
 }
+
+#[cfg(test)]
+impl FlowEntry {
+    /// Sets a way's count of frames.
+    pub(super) fn preset_packets(&mut self, origin: Origin, packets: u64) {
+        self.packets_low[origin as usize] = packets as u32;
+        self.packets_high[origin as usize] = (packets >> 32) as u16;
+    }
+}

@@ -404,11 +404,35 @@ impl FlowTable {
         self.free.push(flow.0);
         self.len -= 1;
     }
+}
 
+#[cfg(test)]
+impl FlowTable {
     /// How far the entry farthest from its place in the index is from it.
-    #[cfg(test)]
     pub(super) fn longest_probe(&self) -> usize {
         self.index.longest_probe()
+    }
+
+    /// Holds the table's parts against each other.
+    pub(super) fn check(&self) {
+        let mut wires = std::collections::HashMap::new();
+        for number in 0..self.capacity() as u32 {
+            let entry = self.entry(FlowRef(number));
+            let free = self.free.contains(&number);
+            assert_eq!(free, entry.state() == FlowState::Free, "entry {number} is free or not");
+            if free {
+                assert!(!self.shares.is_listed(number));
+                continue;
+            }
+            assert!(number < self.used && entry.is_sound());
+            assert_eq!(self.find_key(entry.key(), self.hash(entry.key())), Some(FlowRef(number)));
+            assert_eq!(self.shares.is_listed(number), entry.is_evictable(), "{entry:?}");
+            assert!(self.sweep.earliest <= entry.expires || number < self.sweep.hand || self.sweep.hand > 0);
+            *wires.entry(entry.key().wire()).or_insert(0) += 1;
+        }
+        assert_eq!(self.len() + self.free.len(), self.capacity());
+        assert_eq!(wires.values().sum::<u32>(), self.len);
+        assert!(wires.iter().all(|(wire, flows)| self.wire_flows(*wire) == *flows));
     }
 }
 
