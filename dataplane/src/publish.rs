@@ -17,7 +17,7 @@
 //!
 //! # Ordering
 //!
-//! Each worker has a *seat*, a single atomic: the generation that it works with, or [`PARKED`].
+//! Each worker has a *seat*, a single atomic: the generation that it works with, or `PARKED`.
 //! * *Unchanged* is one load of the generation number, which is stored after the pointer: who sees the number finds that
 //!   snapshot or a newer one behind the pointer. It never goes back, because loads of one atomic by one thread never do.
 //! * A worker writes its seat (release) when it has let go of the older snapshot, after the last frame judged by it; the
