@@ -1,8 +1,24 @@
 //! Kubernetes objects to rules.
+//!
+//! ```text
+//!  files ─▶ manifest ─▶ validation ─▶ cluster ─▶ resolve ─▶ dataplane::rules::RuleSet + RuleTable
+//!                                        │                     ▲
+//!                                        └──▶ oracle  ── held equal
+//! ```
+//!
+//! * [`manifest`]: what `-f` names, YAML or JSON, to objects, with places for errors
+//! * [`validation`]: objects checked and defaulted as the API server does it
+//! * [`cluster`], [`labels`], [`selector`]: the state, with labels interned
+//! * [`resolve`]: for each local endpoint and direction, open or a chain of rules; where each rule comes from
+//! * [`probe`], [`judge`]: questions about single connections, and their answers
+//! * [`oracle`]: the same answers read straight off the objects, for tests
 
 pub mod cluster;
+pub mod judge;
 pub mod labels;
 pub mod manifest;
+pub mod oracle;
+pub mod probe;
 pub mod resolve;
 pub mod selector;
 pub mod validation;
