@@ -41,7 +41,12 @@ pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedF
 }
 
 /// Sets a socket option of plain old data.
-pub(crate) fn set_option<T: bytemuck::NoUninit>(socket: &OwnedFd, level: i32, option: i32, value: T) -> io::Result<()> {
+pub(crate) fn set_option<T: bytemuck::NoUninit>(
+    socket: &impl AsRawFd,
+    level: i32,
+    option: i32,
+    value: T,
+) -> io::Result<()> {
     // SAFETY: the pointer and length describe `value`, which the kernel only reads.
     let result = unsafe {
         libc::setsockopt(

@@ -22,6 +22,7 @@ mod memory;
 pub mod netns;
 pub mod pcap;
 mod pool;
+mod segment;
 mod spec;
 pub mod tap;
 mod vnet;
@@ -29,7 +30,7 @@ mod vnet;
 pub use error::PortError;
 pub use memory::{MemoryLink, MemoryPort, SentFrame};
 pub use pool::{Chunk, Pool, PoolId};
-pub use spec::{Opened, OpenedPair, PortOptions, PortSpec, open_pair};
+pub use spec::{LEAST_SHARED, Opened, OpenedPair, PortOptions, PortSpec, open_pair};
 
 /// Bytes of an Ethernet header and one VLAN tag, which a device's MTU does not count.
 const ETHERNET_AND_TAG: usize = 18;

@@ -98,6 +98,8 @@ pub struct Pool {
     count: usize,
     headroom: usize,
     free: Vec<u32>,
+    /// Chunks that were given up ([`Pool::abandon`]).
+    abandoned: usize,
     /// Keeps the region alive: our own memory, or a UMEM.
     region: Option<Box<dyn Any + Send>>,
 }
@@ -148,6 +150,7 @@ impl Pool {
             count,
             headroom,
             free: (0..count as u32).rev().collect(),
+            abandoned: 0,
             region: Some(region),
         }
     }
@@ -169,7 +172,7 @@ impl Pool {
 
     /// Chunks that are out: in frames, or in the hands of the kernel.
     pub fn outstanding(&self) -> usize {
-        self.count - self.free.len()
+        self.count - self.free.len() - self.abandoned
     }
 
     /// An empty chunk with [`Pool::HEADROOM`] (or what the region was set up with) before its bytes.
@@ -197,6 +200,13 @@ impl Pool {
     pub fn give_back(&mut self, chunk: Chunk) {
         assert_eq!(chunk.pool, self.id, "a chunk came back to a pool that is not its own");
         self.free.push(chunk.index);
+    }
+
+    /// Gives a chunk up: it is never handed out again, because a device may still write to it, but the region may go, as the
+    /// kernel keeps its pages for the device.
+    pub(crate) fn abandon(&mut self, chunk: Chunk) {
+        assert_eq!(chunk.pool, self.id, "a chunk was abandoned to a pool that is not its own");
+        self.abandoned += 1;
     }
 
     /// Takes all of a frame's memory back.

@@ -2,9 +2,18 @@
 
 use crate::address::MacAddress;
 use crate::port::af_packet::{AfPacket, AfPacketOptions};
+use crate::port::af_xdp::{self, AfXdp, AfXdpOptions, Umem};
 use crate::port::netns::{self, NetworkNamespace};
+use crate::port::pcap::{PcapOptions, PcapPort};
 use crate::port::tap::{Tap, TapOptions};
 use crate::port::{Pool, Port, PortError, PortKind};
+
+/// Chunks that a pair of AF_XDP ports needs: each lends a quarter of them to the kernel to receive into, and the rest are in
+/// frames and on their way out.
+pub const LEAST_SHARED: usize = 1024;
+
+/// Bytes of a shared UMEM's chunk: any MTU that XDP takes.
+const XDP_CHUNK: usize = 4096;
 
 /// A port to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +34,12 @@ pub struct PortSpec {
 pub struct PortOptions {
     /// AF_PACKET.
     pub af_packet: AfPacketOptions,
+    /// AF_XDP.
+    pub af_xdp: AfXdpOptions,
     /// TAP and TUN.
     pub tap: TapOptions,
+    /// Capture files; the device's name is for people only.
+    pub pcap: PcapOptions,
 }
 
 /// A port that was opened.
@@ -73,6 +86,12 @@ impl PortSpec {
         self
     }
 
+    /// The same with this queue of the device, where the port reads one queue.
+    pub fn with_queue(mut self, queue: u32) -> Self {
+        self.options.af_xdp.queue = Some(queue);
+        self
+    }
+
     fn open_namespace(&self) -> Result<Option<NetworkNamespace>, PortError> {
         self.namespace.as_deref().map(NetworkNamespace::open).transpose()
     }
@@ -82,17 +101,42 @@ impl PortSpec {
     /// # Errors
     /// [`PortError`], with the remedy.
     pub fn open(&self) -> Result<Opened, PortError> {
+        self.open_sharing(None)
+    }
+
+    /// Opens the port; an AF_XDP port lives in the given memory and belongs to its pool, other kinds do not look at it.
+    ///
+    /// # Errors
+    /// As [`PortSpec::open`].
+    pub fn open_with(&self, umem: &Umem, pool: &mut Pool) -> Result<Opened, PortError> {
+        self.open_sharing(Some((umem, pool)))
+    }
+
+    fn open_sharing(&self, shared: Option<(&Umem, &mut Pool)>) -> Result<Opened, PortError> {
         let namespace = self.open_namespace()?;
         let place = namespace.as_ref().map_or("this network namespace", NetworkNamespace::name);
         netns::within(namespace.as_ref(), &self.device, || {
+            let mut warnings = Vec::new();
             let port: Box<dyn Port> = match self.kind {
                 PortKind::AfPacket => Box::new(AfPacket::open(&self.device, place, self.options.af_packet)?),
+                PortKind::AfXdp => {
+                    let (port, told) = AfXdp::open(&self.device, place, self.options.af_xdp, shared)?;
+                    warnings = told;
+                    Box::new(port)
+                }
                 PortKind::Tap => Box::new(Tap::open_tap(&self.device, self.options.tap)?),
                 PortKind::Tun => Box::new(Tap::open_tun(&self.device, self.options.tap)?),
-                _ => return Err(self.no_device()),
+                PortKind::Pcap => Box::new(PcapPort::open(&self.device, &self.options.pcap)?),
+                PortKind::Memory => return Err(self.no_device()),
             };
-            Ok(Opened { port, warnings: Vec::new() })
+            Ok(Opened { port, warnings })
         })
+    }
+
+    /// The memory of a wire whose first port this is.
+    fn open_umem(&self, frames: usize) -> Result<(Umem, Pool), PortError> {
+        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        netns::within(self.open_namespace()?.as_ref(), &self.device, || af_xdp::umem(frames, XDP_CHUNK))
     }
 
     fn no_device(&self) -> PortError {
@@ -105,21 +149,25 @@ impl PortSpec {
     }
 }
 
-/// Opens both ports of a wire with a pool of `frames` chunks that suits them, and limits each to what both can carry.
-/// Nothing is left open when one of them fails.
+/// Opens both ports of a wire with a pool of `frames` chunks that suits them, and limits each to what both can carry. Two
+/// AF_XDP ports share a UMEM, of [`LEAST_SHARED`] chunks at least. Nothing is left open when one of them fails.
 ///
 /// # Errors
 /// [`PortError`], of the port that cannot be opened, or because the two do not fit each other.
 pub fn open_pair(inside: &PortSpec, outside: &PortSpec, frames: usize) -> Result<OpenedPair, PortError> {
-    let mut warnings = Vec::new();
-    let pool = Pool::new(frames, Pool::SUPER_FRAME);
-    let mut open = |spec: &PortSpec| {
-        let opened = spec.open()?;
-        warnings.extend(opened.warnings);
-        Ok(opened.port)
+    let (first, second, pool) = if (inside.kind, outside.kind) == (PortKind::AfXdp, PortKind::AfXdp) {
+        let (umem, mut pool) = inside.open_umem(frames.max(LEAST_SHARED))?;
+        (inside.open_with(&umem, &mut pool)?, outside.open_with(&umem, &mut pool)?, pool)
+    } else {
+        (inside.open()?, outside.open()?, Pool::new(frames, Pool::SUPER_FRAME))
     };
-    let (mut inside_port, mut outside_port) = (open(inside)?, open(outside)?);
-    let (one, other) = (inside_port.capabilities(), outside_port.capabilities());
+    let mut pair = OpenedPair {
+        inside: first.port,
+        outside: second.port,
+        pool,
+        warnings: [first.warnings, second.warnings].concat(),
+    };
+    let (one, other) = (pair.inside.capabilities(), pair.outside.capabilities());
     if one.ethernet != other.ethernet {
         return Err(PortError::Mismatch {
             inside: inside.device.clone(),
@@ -128,9 +176,9 @@ pub fn open_pair(inside: &PortSpec, outside: &PortSpec, frames: usize) -> Result
         });
     }
     let both = one.intersect(other);
-    for port in [&mut inside_port, &mut outside_port] {
+    for port in [&mut pair.inside, &mut pair.outside] {
         let device = port.name().to_owned();
         port.limit(both).map_err(|source| PortError::of(&device, "limiting the offloads", source))?;
     }
-    Ok(OpenedPair { inside: inside_port, outside: outside_port, pool, warnings })
+    Ok(pair)
 }

@@ -67,7 +67,7 @@ impl World {
         let mut world = World::new(test);
         let [client, wire, server] = ["client", "wire", "server"].map(|name| world.namespace(name));
         for (end, device, n) in [(&client, "inside", 1), (&server, "outside", 2)] {
-            world.inside(&wire, &format!("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1"));
+            world.inside(&wire, "sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
             world.inside(&wire, &format!("ip link add {device} type veth peer name eth0 netns {end}"));
             world.inside(&wire, &format!("ip link set {device} up"));
             world.address(end, "eth0", n);
