@@ -1,8 +1,9 @@
 //! What an endpoint behind a wire may say: it speaks for itself, and nobody else speaks for it.
 //!
 //! A guard stands between [`crate::parse`] and the flows. It drops what no policy may allow (a spoofed address, a
-//! pod that plays the router), lets control traffic of the link pass that no policy judges (ARP, neighbour discovery, group
-//! membership), and hands on all else to be judged, broadcast and multicast data included. IPv6 has the rules of IPv4.
+//! pod that plays the router), lets control traffic of the link pass that no policy judges (ARP, neighbour discovery,
+//! group membership), and hands on all else to be judged, broadcast and multicast data included. IPv6 has the rules of
+//! IPv4.
 //!
 //! | | egress, of an endpoint | ingress, to an endpoint |
 //! |---|---|---|
@@ -17,8 +18,8 @@
 //! | VLAN tags, LLC, other EtherTypes | dropped | dropped |
 //! | broadcast, multicast | limited a second | not limited |
 //!
-//! [`Permissions`] lift the rows that a virtual machine or a router needs lifted. Without an [`Endpoint`] (a gateway with
-//! networks inside) only permissions hold: there is nobody to pretend to be.
+//! [`Permissions`] lift the rows that a virtual machine or a router needs lifted. Without an [`Endpoint`] (a gateway
+//! with networks inside) only permissions hold: there is nobody to pretend to be.
 //!
 //! On a wire of `tun` ports frames have no MAC addresses: leave [`Endpoint::mac`] empty.
 //!
@@ -114,8 +115,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard for an endpoint, or without one for a wire with networks inside: there nothing counts as spoofed, and DHCP
-    /// is judged as all IP is.
+    /// A guard for an endpoint, or without one for a wire with networks inside: there nothing counts as spoofed, and
+    /// DHCP is judged as all IP is.
     pub fn new(endpoint: Option<Endpoint>, permissions: Permissions) -> Self {
         let endpoint = endpoint.map(|mut endpoint| {
             endpoint.addresses.sort_unstable();

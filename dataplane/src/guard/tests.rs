@@ -171,7 +171,8 @@ fn others_may_speak_to_an_endpoint() {
 
 #[test]
 fn permissions_lift_their_rules_and_no_others() {
-    let grants: [(&[DropReason], fn(&mut Permissions)); 5] = [
+    type Grant = (&'static [DropReason], fn(&mut Permissions));
+    let grants: [Grant; 5] = [
         (&[DropReason::VlanNotAllowed], |p| p.vlan = Permission::Granted),
         (&[DropReason::NotEthernetII, DropReason::EtherTypeNotAllowed], |p| p.non_ip = Permission::Granted),
         (&[DropReason::DhcpClient], |p| p.dhcp_client = Permission::Granted),

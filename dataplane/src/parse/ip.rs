@@ -56,8 +56,8 @@ pub(super) fn finish(ip: &IpHeader, view: View<'_>) -> Result<Packet, DropReason
     Ok(packet)
 }
 
-/// Addresses that no packet on a wire has, as source or destination: loopback, 0.0.0.0/8 but for 0.0.0.0 itself. IPv4-mapped
-/// ones are caught earlier, while it is still known that they came as IPv6.
+/// Addresses that no packet on a wire has, as source or destination: loopback, 0.0.0.0/8 but for 0.0.0.0 itself.
+/// IPv4-mapped ones are caught earlier, while it is still known that they came as IPv6.
 fn is_martian(address: Address) -> bool {
     match address.to_v4_bits() {
         Some(bits) => bits >> 24 == 127 || (bits >> 24 == 0 && bits != 0),

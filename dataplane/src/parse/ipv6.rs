@@ -73,9 +73,9 @@ pub(super) struct Chain<'a> {
     pub(super) rest: View<'a>,
 }
 
-/// Walks the extension headers: at most [`MAX_EXTENSIONS`], hop-by-hop options first only, routing, fragment
-/// and authentication headers once (RFC 8200 section 4.1). What cannot be told to be an extension header ends the walk as the
-/// packet's protocol.
+/// Walks the extension headers: at most [`MAX_EXTENSIONS`], hop-by-hop options first only, routing, fragment and
+/// authentication headers once (RFC 8200 section 4.1). What cannot be told to be an extension header ends the walk as
+/// the packet's protocol.
 pub(super) fn walk(first: IpNumber, view: View<'_>) -> Result<Chain<'_>, DropReason> {
     let mut chain = Chain { next: first, fragment: None, rest: view };
     let mut seen = [false; 3];

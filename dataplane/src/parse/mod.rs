@@ -3,14 +3,15 @@
 //! What a receiver behind the wire could read in two ways is not guessed at but dropped, with a [`DropReason`] of its
 //! own for every malformed shape: what passes here means one thing. Header lengths are held against the lengths around
 //! them, IPv4's header checksum is verified, and neither side of a wire can smuggle headers past the rules: source
-//! routes, IPv6 home addresses, headers spread over fragments (RFC 1858, RFC 7112) and IPv4-mapped addresses are refused.
+//! routes, IPv6 home addresses, headers spread over fragments (RFC 1858, RFC 7112) and IPv4-mapped addresses are
+//! refused.
 //!
 //! Checksums above IP are the receiver's to verify (they may be [partial](crate::frame::Checksum::Partial)), tunnelled
 //! packets are payload (protocols 4, 41, 47, VXLAN), and nothing above the transport header is read but ICMP.
 //!
-//! The header views are etherparse's. What it leaves to its callers, or reads more laxly than a filter may, is done here:
-//! IPv4 options, IPv6 options and their order, TCP options (etherparse stops at the first that it does not know), SCTP,
-//! the packets that ICMP errors quote, neighbour discovery. Nothing here allocates or panics, for any bytes.
+//! The header views are etherparse's. What it leaves to its callers, or reads more laxly than a filter may, is done
+//! here: IPv4 options, IPv6 options and their order, TCP options (etherparse stops at the first that it does not know),
+//! SCTP, the packets that ICMP errors quote, neighbour discovery. Nothing here allocates or panics, for any bytes.
 
 mod icmp;
 mod ip;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::packet::{Fragment, Icmp, IcmpMessage, NeighbourKind, Packet, Protocol, Quoted, TcpFlags, Transport};
-use crate::testing::{FrameBuilder, PAIRS, malformed};
+use crate::testing::{FrameBuilder, Generator, PAIRS, malformed};
 
 fn read(frame: &[u8]) -> Result<Parsed, DropReason> {
     parse_bytes(frame, None, frame.len(), Medium::Ethernet)
@@ -415,7 +415,12 @@ proptest! {
 
     #[test]
     fn ports_are_those_that_etherparse_reads(
-        v6: bool, udp: bool, source_port in 1u16.., destination_port in 1u16.., length in 0usize..100, tags in 0usize..3,
+        v6: bool,
+        udp: bool,
+        source_port in 1u16..,
+        destination_port in 1u16..,
+        length in 0usize..100,
+        tags in 0usize..3,
     ) {
         let (source, destination) = PAIRS[usize::from(v6)];
         let mut frame = FrameBuilder::new().ip(source, destination);
@@ -429,5 +434,13 @@ proptest! {
         let bytes = frame.payload(&vec![7; length]).build();
         prop_assert_eq!(packet(&bytes).ports(), (source_port, destination_port));
         agrees_with_etherparse(&bytes);
+    }
+}
+
+#[test]
+fn generated_frames_mean_what_etherparse_reads() {
+    let mut generator = Generator::new(31);
+    for _ in 0..200_000 {
+        agrees_with_etherparse(&generator.next_frame(Medium::Ethernet).1.bytes);
     }
 }

@@ -241,6 +241,9 @@ fn fragments(pair: (&str, &str)) -> Vec<(DropReason, Vec<u8>)> {
         let options = ip(pair).extension(60, &[1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).udp(1, 2).payload(&[0; 40]);
         frames.push((DropReason::FragmentTiny, options.fragments(8)[0].clone()));
         frames.push((DropReason::FragmentTiny, options.fragments(16)[0].clone()));
+    } else {
+        // One byte more than fits: the header of the whole datagram counts, too.
+        frames.push((DropReason::FragmentLength, udp(65504, false, 12)));
     }
     frames
 }

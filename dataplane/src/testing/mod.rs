@@ -7,9 +7,11 @@
 mod builder;
 mod checksum;
 mod forbidden;
+mod generator;
 mod malformed;
 
 pub use builder::FrameBuilder;
 pub use checksum::{crc32c, internet_checksum};
 pub use forbidden::{endpoint, forbidden};
+pub use generator::Generator;
 pub use malformed::{PAIRS, malformed};
