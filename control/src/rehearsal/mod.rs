@@ -24,6 +24,10 @@ use dataplane::verdict::Verdict;
 use dataplane::wire::WireSetup;
 use dataplane::worker::{AskQueues, Worker, WorkerConfig};
 
+mod cluster;
+
+pub use cluster::{ClusterRehearsal, RehearsalError, Rehearsed};
+
 /// The MAC address of everything outside.
 const OUTSIDE: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 0xfe]);
 /// Time between two rehearsed connections: longer than any flow of a single frame lives, so that none meets another.

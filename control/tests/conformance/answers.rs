@@ -1,4 +1,5 @@
-//! Connections allowed and denied as stated, by the oracle and by what [`control::policy::resolve`] makes.
+//! Connections allowed and denied as stated: by the oracle, by the rules that [`control::policy::resolve`] makes, and by
+//! `penstock eval`, whose engine judges a frame at each wire.
 
 use control::policy::judge::Judge;
 use control::policy::manifest::load_text;
@@ -7,6 +8,7 @@ use control::policy::probe::{Answer, EndVerdict, Probe};
 use serde_json::{Value, json};
 
 use crate::corpus::{list, manifest, read, readdress, text};
+use crate::eval;
 
 /// How many checks were made, and which failed.
 #[derive(Default)]
@@ -27,13 +29,23 @@ impl Tally {
 /// What is stated of a connection: the whole of it, its egress, its ingress.
 type Stated = [Option<bool>; 3];
 
-fn check(tally: &mut Tally, place: &str, judge: &Judge<'_>, probe: &Probe, stated: Stated) {
+/// A question with what is stated of it.
+struct Check {
+    probe: Probe,
+    stated: Stated,
+}
+
+fn differs(answer: &Answer, stated: Stated) -> bool {
+    let given = [answer.is_allowed(), answer.egress != EndVerdict::Deny, answer.ingress != EndVerdict::Deny];
+    given.iter().zip(stated).any(|(given, stated)| stated.is_some_and(|stated| stated != *given))
+}
+
+fn check(tally: &mut Tally, place: &str, judge: &Judge<'_>, Check { probe, stated }: &Check) {
     let connection = probe.locate(judge.cluster()).unwrap_or_else(|error| panic!("{place}: {probe}: {error}"));
     let answers = [("oracle", oracle::judge(judge.cluster(), &connection)), ("rules", judge.judge(&connection))];
     tally.checks += 1;
     for (who, answer) in &answers {
-        let given = [answer.is_allowed(), answer.egress != EndVerdict::Deny, answer.ingress != EndVerdict::Deny];
-        if given.iter().zip(stated).any(|(given, stated)| stated.is_some_and(|stated| stated != *given)) {
+        if differs(answer, *stated) {
             tally.failures.push(format!("{place}: {probe}: {who} says {answer:?}, stated {stated:?}"));
         }
     }
@@ -43,21 +55,41 @@ fn check(tally: &mut Tally, place: &str, judge: &Judge<'_>, probe: &Probe, state
     }
 }
 
+/// What `penstock eval` says, and that it judged a frame at each end that is a pod.
+fn check_eval(tally: &mut Tally, place: &str, manifest: &str, judge: &Judge<'_>, checks: &[Check]) {
+    let answers = eval::run(manifest, checks.iter().map(|check| &check.probe));
+    assert_eq!(answers.len(), checks.len(), "{place}: an answer for each question");
+    for (Check { probe, stated }, line) in checks.iter().zip(answers) {
+        let connection = probe.locate(judge.cluster()).unwrap_or_else(|error| panic!("{place}: {probe}: {error}"));
+        let frames = [connection.source.pod, connection.destination.pod].iter().flatten().count();
+        let oracle = oracle::judge(judge.cluster(), &connection);
+        let agrees = line.answer == oracle && line.verdict == oracle.is_allowed() && !differs(&line.answer, *stated);
+        if !agrees || line.frames != frames {
+            tally.failures.push(format!("{place}: {probe}: eval says {line:?}, stated {stated:?}, oracle {oracle:?}"));
+        }
+    }
+}
+
 fn run_step(tally: &mut Tally, place: &str, world: &Value, step: &Value) {
     let text = manifest(world, list(step, "policies"));
     let loaded = load_text(place, &text).unwrap_or_else(|errors| panic!("{place}: {errors}"));
     let judge = Judge::new(&loaded.cluster);
+    let mut checks = Vec::new();
     for probe in list(step, "probes") {
         let stated = ["expect", "expect_egress", "expect_ingress"].map(|field| probe[field].as_bool());
         assert!(stated[0].is_some(), "{place}: {probe}");
-        check(tally, place, &judge, &serde_json::from_value(probe.clone()).unwrap(), stated);
+        checks.push(Check { probe: serde_json::from_value(probe.clone()).unwrap(), stated });
     }
     for matrix in list(step, "matrices") {
-        run_matrix(tally, place, &judge, matrix);
+        read_matrix(&mut checks, matrix);
     }
+    for check in &checks {
+        self::check(tally, place, &judge, check);
+    }
+    check_eval(tally, place, &text, &judge, &checks);
 }
 
-fn run_matrix(tally: &mut Tally, place: &str, judge: &Judge<'_>, matrix: &Value) {
+fn read_matrix(checks: &mut Vec<Check>, matrix: &Value) {
     let order: Vec<_> = list(matrix, "order").iter().map(|pod| pod.as_str().unwrap()).collect();
     let cell = |rows: &str, from: &str, column: usize| match matrix[rows][from].as_str()?.as_bytes()[column] {
         b'.' => Some(true),
@@ -72,7 +104,7 @@ fn run_matrix(tally: &mut Tally, place: &str, judge: &Judge<'_>, matrix: &Value)
                 continue;
             }
             let probe = json!({"from": from, "to": to, "protocol": matrix["protocol"], "port": matrix["port"]});
-            check(tally, place, judge, &serde_json::from_value(probe).unwrap(), stated);
+            checks.push(Check { probe: serde_json::from_value(probe).unwrap(), stated });
         }
     }
 }

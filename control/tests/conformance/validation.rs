@@ -5,9 +5,21 @@ use control::policy::validation::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
 use crate::corpus::{list, manifest, read, text};
+use crate::eval;
 
 fn load(policies: &[Value]) -> Result<Loaded, ManifestErrors> {
     load_text("corpus", &manifest(&json!({}), policies))
+}
+
+/// `penstock eval` accepts and refuses the same, with the contract's exit codes, and names object and field.
+fn assert_eval(id: &str, policies: &[Value], errors: Option<&ManifestErrors>) {
+    let (code, _, told) = eval::start(&manifest(&json!({}), policies), "");
+    assert_eq!(code, if errors.is_some() { 2 } else { 0 }, "{id}: {told}");
+    for error in errors.map_or(&[][..], |errors| &errors.0) {
+        let ManifestError::Field { object, error, .. } = error else { panic!("{id}: {error}") };
+        let named = told.contains(&object.to_string()) && told.contains(&error.to_string());
+        assert!(named, "{id}: {object} {error}, and eval tells: {told}");
+    }
 }
 
 /// An error without its value, indexes and hint. The corpus leaves the kind out where it goes without saying.
@@ -75,7 +87,10 @@ fn upstreams_own_objects() {
     let cases = list(&file, "cases");
     for case in cases {
         let id = text(case, "id");
-        match (load(std::slice::from_ref(&case["policy"])), text(case, "expect")) {
+        let policies = std::slice::from_ref(&case["policy"]);
+        let loaded = load(policies);
+        assert_eval(id, policies, loaded.as_ref().err());
+        match (loaded, text(case, "expect")) {
             (Ok(_), "accept") => {}
             (Err(errors), "reject") => assert_errors(id, &errors, list(case, "errors")),
             (result, expected) => panic!("{id}: expected {expected}: {:?}", result.map(|loaded| loaded.warnings)),
@@ -92,7 +107,9 @@ fn edge_cases() {
     let mut refused = 0;
     for case in cases {
         let id = text(case, "id");
-        match (load(list(case, "policies")), text(case, "api_server")) {
+        let loaded = load(list(case, "policies"));
+        assert_eval(id, list(case, "policies"), loaded.as_ref().err());
+        match (loaded, text(case, "api_server")) {
             (Ok(loaded), "accept") => {
                 assert_eq!(loaded.warnings, [], "{id}");
                 assert_stored(id, &loaded, list(case, "stored"));

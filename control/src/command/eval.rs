@@ -1,0 +1,70 @@
+//! `penstock eval`: one question a line, one answer a line.
+
+use std::io::{BufRead, Write};
+
+use serde::Serialize;
+
+use super::exit::{CommandResult, Failure, Outcome};
+use super::input::ManifestArgs;
+use crate::policy::probe::{EndVerdict, Probe};
+use crate::rehearsal::{ClusterRehearsal, Rehearsed};
+
+/// Answers questions from standard input, one a line: {"from":"ns/pod"|"IP","to":"ns/pod"|"IP","protocol":"TCP","port":80}
+#[derive(Clone, Debug, clap::Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    manifests: ManifestArgs,
+}
+
+#[derive(Serialize)]
+struct Line {
+    verdict: EndVerdict,
+    egress: EndVerdict,
+    ingress: EndVerdict,
+    rules: Vec<String>,
+    frames: u64,
+}
+
+impl From<Rehearsed> for Line {
+    fn from(Rehearsed { answer, frames }: Rehearsed) -> Self {
+        let verdict = if answer.is_allowed() { EndVerdict::Allow } else { EndVerdict::Deny };
+        Line { verdict, egress: answer.egress, ingress: answer.ingress, rules: answer.rules, frames }
+    }
+}
+
+/// Carries the command out.
+///
+/// # Errors
+/// Bad manifests, or a bad question: the answers to those before it have been written.
+pub fn run(args: &EvalArgs) -> CommandResult {
+    if args.manifests.paths.iter().any(|path| path.as_os_str() == "-") {
+        return Err(Failure::BadInput("-f -: eval reads its questions from standard input; name a file".to_owned()));
+    }
+    let cluster = args.manifests.load()?;
+    let mut rehearsal = ClusterRehearsal::new(&cluster);
+    let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+    for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+        let line = line.map_err(|error| Failure::input(format!("standard input: {error}")))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let answered = answer(&mut rehearsal, &line);
+        let answered = match answered {
+            Ok(answered) => serde_json::to_string(&answered).map_err(Failure::input)?,
+            Err(reason) => {
+                output.flush().map_err(Failure::system)?;
+                return Err(Failure::BadInput(format!("standard input, line {number}: {reason}")));
+            }
+        };
+        writeln!(output, "{answered}").map_err(Failure::system)?;
+        output.flush().map_err(Failure::system)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn answer(rehearsal: &mut ClusterRehearsal<'_>, line: &str) -> Result<Line, String> {
+    let probe: Probe = serde_json::from_str(line).map_err(|error| {
+        format!("{error}; a question is {{\"from\":\"ns/pod\"|\"IP\",\"to\":\"ns/pod\"|\"IP\",\"protocol\":\"TCP\",\"port\":80}}")
+    })?;
+    rehearsal.answer(&probe).map(Line::from).map_err(|error| error.to_string())
+}
