@@ -97,7 +97,7 @@ fn matrix(rehearsal: &mut ClusterRehearsal<'_>, ends: &[Target], service: Servic
 
 fn table(matrix: &PortMatrix) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(std::iter::once("").chain(matrix.order.iter().map(String::as_str)));
     for (from, row) in matrix.order.iter().zip(&matrix.rows) {
         let cells = row.chars().map(|cell| match cell {
