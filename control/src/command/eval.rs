@@ -11,7 +11,7 @@ use crate::rehearsal::{ClusterRehearsal, Rehearsed};
 
 /// Answers questions from standard input, one a line: {"from":"ns/pod"|"IP","to":"ns/pod"|"IP","protocol":"TCP","port":80}
 #[derive(Clone, Debug, clap::Args)]
-pub struct EvalArgs {
+pub(super) struct EvalArgs {
     #[command(flatten)]
     manifests: ManifestArgs,
 }
@@ -36,7 +36,7 @@ impl From<Rehearsed> for Line {
 ///
 /// # Errors
 /// Bad manifests, or a bad question: the answers to those before it have been written.
-pub fn run(args: &EvalArgs) -> CommandResult {
+pub(super) fn run(args: &EvalArgs) -> CommandResult {
     if args.manifests.paths.iter().any(|path| path.as_os_str() == "-") {
         return Err(Failure::BadInput("-f -: eval reads its questions from standard input; name a file".to_owned()));
     }

@@ -13,7 +13,7 @@ use crate::rehearsal::ClusterRehearsal;
 
 /// Shows which pods reach which, on every port that a container names, or on those asked for
 #[derive(Clone, Debug, clap::Args)]
-pub struct MatrixArgs {
+pub(super) struct MatrixArgs {
     #[command(flatten)]
     manifests: ManifestArgs,
     /// A port, such as TCP/80 or UDP/53; repeatable
@@ -41,7 +41,7 @@ struct PortMatrix {
 ///
 /// # Errors
 /// Bad manifests.
-pub fn run(args: &MatrixArgs) -> CommandResult {
+pub(super) fn run(args: &MatrixArgs) -> CommandResult {
     let cluster = args.manifests.load()?;
     let services = if args.ports.is_empty() { container_services(&cluster) } else { args.ports.clone() };
     if services.is_empty() {

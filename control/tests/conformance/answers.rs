@@ -95,7 +95,7 @@ fn read_matrix(checks: &mut Vec<Check>, matrix: &Value) {
         b'.' => Some(true),
         b'X' => Some(false),
         b'#' | b'?' => None,
-        other => panic!("{place}: cell {other}"),
+        other => panic!("cell {other}"),
     };
     for from in &order {
         for (column, to) in order.iter().enumerate() {
