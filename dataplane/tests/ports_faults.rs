@@ -24,8 +24,11 @@ fn send_one(port: &mut dyn Port, pool: &mut Pool, bytes: &[u8]) -> std::io::Resu
     result.map(|()| left)
 }
 
-/// Waits for frames that the filter likes.
-fn receive_all(port: &mut dyn Port, pool: &mut Pool, wanted: usize) -> Vec<(Option<(u16, u16)>, Vec<u8>)> {
+/// A frame with the tag that was out of band.
+type Tagged = (Option<(u16, u16)>, Vec<u8>);
+
+/// Waits for frames to the address of this test.
+fn receive_all(port: &mut dyn Port, pool: &mut Pool, wanted: usize) -> Vec<Tagged> {
     let mut found = Vec::new();
     for _ in 0..200 {
         let mut burst = Burst::new();

@@ -1,7 +1,7 @@
 //! AF_PACKET sockets: any Ethernet device, super-frames and unfinished checksums kept.
 //!
 //! `PACKET_VNET_HDR` puts a virtio header before each frame, so that a 64 KiB super-frame with an unfinished checksum
-//! crosses the wire as one frame ([`super::vnet`]). The kernel takes the outermost VLAN tag out of the bytes before a
+//! crosses the wire as one frame (`vnet.rs`). The kernel takes the outermost VLAN tag out of the bytes before a
 //! socket sees them and tells it as auxiliary data: it becomes [`Frame::vlan`], and is put back into the bytes when the
 //! frame is sent.
 //!

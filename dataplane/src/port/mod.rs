@@ -1,6 +1,6 @@
 //! Ports: where frames come from and go to.
 //!
-//! A port moves bursts of [`Frame`]s between a device and the [`Pool`] of its worker. It changes nothing in a frame
+//! A port moves bursts of [`Frame`](crate::frame::Frame)s between a device and the [`Pool`] of its worker. It changes nothing in a frame
 //! but what it must: what a device cannot carry (an unfinished checksum on AF_XDP, a tag out of band on AF_PACKET) the
 //! port completes on the way out. What a wire's two ports can both carry ([`Capabilities::intersect`]) is fixed when
 //! the wire is set up.

@@ -1,7 +1,7 @@
 //! TAP and TUN devices: the far end is the kernel's own stack, with segmentation and checksum offloads.
 //!
 //! The device is made by the port inside the namespace of the thread that opens it, and goes with the port. A virtio
-//! header carries offload metadata both ways ([`super::vnet`]); a VLAN tag arrives in the bytes. A `tun` device carries IP
+//! header carries offload metadata both ways (`vnet.rs`); a VLAN tag arrives in the bytes. A `tun` device carries IP
 //! packets without an Ethernet header.
 #![allow(unsafe_code)]
 

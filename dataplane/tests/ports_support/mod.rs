@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dataplane::frame::{Burst, Checksum};
 use dataplane::port::netns::{self, NetworkNamespace};
@@ -108,10 +108,10 @@ impl Loop {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
-            let started = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
                 wait(&pair);
-                let now = Time(started.elapsed().as_nanos() as u64);
+                let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+                let now = Time(clock.tv_sec as u64 * 1_000_000_000 + clock.tv_nsec as u64);
                 round(&mut pair, &mut seen, now);
             }
             for (i, port) in [&mut pair.inside, &mut pair.outside].into_iter().enumerate() {
