@@ -5,7 +5,7 @@ mod ports_support;
 
 use std::time::Duration;
 
-use dataplane::frame::Burst;
+use dataplane::frame::{Burst, Checksum, Frame, Gso, GsoKind, VlanTag};
 use dataplane::port::fault::{Fault, FaultPlan};
 use dataplane::port::{OpenedPair, Pool, Port, PortError, PortKind, PortSpec, open_pair};
 use dataplane::time::Time;
@@ -63,10 +63,10 @@ const TAGS: [&[(u16, u16)]; 5] =
     [&[], &[(0x8100, 5)], &[(0x8100, 0xe000)], &[(0x88a8, 0x3064), (0x8100, 7)], &[(0x8100, 1), (0x8100, 4095)]];
 
 /// Sends tagged frames from the client through a wire of two ports to the server, and compares every byte.
-fn tags_survive(test: &str, kind: PortKind) {
+fn tags_survive(test: &str, [first, second]: [PortKind; 2]) {
     let (_world, [client, wire, server]) = World::with_veths(test);
-    let spec = |device| PortSpec::new(kind, device).in_namespace(&wire);
-    let running = Loop::start(open_pair(&spec("inside"), &spec("outside"), 1024).unwrap());
+    let spec = |kind, device| PortSpec::new(kind, device).in_namespace(&wire);
+    let running = Loop::start(open_pair(&spec(first, "inside"), &spec(second, "outside"), 1024).unwrap());
     let mut pool = Pool::new(128, 4096);
     let mut sender = af_packet(&client, "eth0").open().unwrap().port;
     let mut receiver = af_packet(&server, "eth0").open().unwrap().port;
@@ -80,19 +80,67 @@ fn tags_survive(test: &str, kind: PortKind) {
         assert_eq!(bytes, tagged(tags.get(1..).unwrap_or(&[]), i as u8));
     }
     let seen = running.stop();
-    if kind == PortKind::AfPacket {
+    if first == PortKind::AfPacket {
         assert_eq!(seen.tagged[0], 4, "{seen:?}");
     }
 }
 
 #[test]
 fn vlan_tags_survive_af_packet() {
-    tags_survive("vp", PortKind::AfPacket);
+    tags_survive("vp", [PortKind::AfPacket; 2]);
 }
 
 #[test]
 fn vlan_tags_survive_af_xdp() {
-    tags_survive("vx", PortKind::AfXdp);
+    tags_survive("vx", [PortKind::AfXdp; 2]);
+}
+
+#[test]
+fn vlan_tags_survive_from_af_packet_to_af_xdp() {
+    tags_survive("vm", [PortKind::AfPacket, PortKind::AfXdp]);
+}
+
+/// A frame in shared memory with all that AF_XDP cannot carry, at a place of its chunk that no descriptor names.
+#[test]
+fn metadata_is_written_into_frames_of_shared_memory() {
+    let (_world, [_, wire, server]) = World::with_veths("sh");
+    let xdp = |device| PortSpec::new(PortKind::AfXdp, device).in_namespace(&wire);
+    let mut pair = open_pair(&xdp("inside"), &xdp("outside"), 1024).unwrap();
+    let mut receiver = af_packet(&server, "eth0").open().unwrap().port;
+    let mut pool = Pool::new(64, 4096);
+    let mut bytes = tagged(&[], 0);
+    bytes[20..22].copy_from_slice(&[0x12, 0x34]);
+    for (tag, shift) in
+        [(None, 0), (Some((0x8100, 77)), 0), (None, 31), (Some((0x88a8, 78)), 8), (Some((0x8100, 79)), -9)]
+    {
+        let mut chunk = pair.pool.take().unwrap();
+        chunk.set_range((256i32 + shift) as usize, bytes.len());
+        chunk.bytes_mut().copy_from_slice(&bytes);
+        let mut frame = Frame::new(chunk);
+        frame.vlan = tag.map(|(protocol, control)| VlanTag { protocol, control });
+        frame.checksum = Checksum::Partial { start: 14, offset: 6 };
+        let mut burst = Burst::new();
+        burst.push(frame);
+        pair.outside.send(&mut pair.pool, &mut burst, Time::ZERO).unwrap();
+        assert!(burst.is_empty());
+        let found = receive_all(&mut *receiver, &mut pool, 1);
+        assert_eq!(found.len(), 1, "{tag:?} {shift}");
+        let mut expected = bytes.clone();
+        expected[20..22].copy_from_slice(&(!0x1234u16).to_be_bytes());
+        assert_eq!(found[0], (tag, expected), "{shift}");
+    }
+    assert_eq!(pair.outside.counters().checksums_completed, 5);
+    // A super-frame is refused, and nothing is lost.
+    let mut frame = pair.pool.frame(&bytes).unwrap();
+    frame.gso = Some(Gso { kind: GsoKind::TcpV4, size: 10, header_length: 54, ecn: false });
+    let mut burst = Burst::new();
+    burst.push(frame);
+    pair.outside.send(&mut pair.pool, &mut burst, Time::ZERO).unwrap();
+    assert!(burst.is_empty() && pair.outside.counters().send_errors == 1);
+    for port in [&mut pair.inside, &mut pair.outside] {
+        port.close(&mut pair.pool);
+    }
+    assert_eq!(pair.pool.outstanding(), 0);
 }
 
 #[test]

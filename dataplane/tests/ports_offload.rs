@@ -2,7 +2,7 @@
 
 mod ports_support;
 
-use dataplane::port::{PortKind, PortSpec, open_pair};
+use dataplane::port::{Capabilities, PortKind, PortSpec, open_pair};
 use ports_support::{Loop, World, everything};
 
 const FRAMES: usize = 256;
@@ -53,6 +53,25 @@ fn tap_to_tap() {
 #[test]
 fn tun_to_tun() {
     tunnel(PortKind::Tun, "tun");
+}
+
+#[test]
+fn a_limited_tap_does_the_work_itself() {
+    let mut world = World::new("lim");
+    let [client, server] = ["client", "server"].map(|name| world.namespace(name));
+    let spec = |namespace: &str| PortSpec::new(PortKind::Tap, "eth0").in_namespace(namespace);
+    let mut pair = open_pair(&spec(&client), &spec(&server), FRAMES).unwrap();
+    for port in [&mut pair.inside, &mut pair.outside] {
+        let plain = Capabilities { gso: false, partial_checksum: false, ..port.capabilities() };
+        port.limit(plain).unwrap();
+    }
+    for (namespace, n) in [(&client, 1), (&server, 2)] {
+        world.address(namespace, "eth0", n);
+    }
+    let running = Loop::start(pair);
+    everything(&world, &client, &server, 1 << 20);
+    let seen = running.stop();
+    assert_eq!((seen.super_frames, seen.partial), ([0, 0], [0, 0]), "{seen:?}");
 }
 
 #[test]
