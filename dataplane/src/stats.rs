@@ -75,10 +75,24 @@ impl DirectionStats {
     }
 }
 
+/// What a port counts ([`crate::port::PortCounters`]), as everybody may read it: of the moment of its last burst.
+#[derive(Debug, Default)]
+pub struct PortStats {
+    /// Frames that the device lost before they could be taken.
+    pub receive_overflow: Counter,
+    /// Frames that came but could not be taken over.
+    pub receive_errors: Counter,
+    /// Frames that the device refused for good.
+    pub send_errors: Counter,
+    /// Checksums that were completed in software.
+    pub checksums_completed: Counter,
+}
+
 /// What a wire counts.
 #[derive(Debug, Default)]
 pub struct WireStats {
     directions: [DirectionStats; 2],
+    ports: [PortStats; 2],
     /// Flows that live now.
     pub flows: Counter,
 }
@@ -87,5 +101,10 @@ impl WireStats {
     /// One direction's counters.
     pub fn direction(&self, direction: Direction) -> &DirectionStats {
         &self.directions[direction as usize]
+    }
+
+    /// The counters of the port whose frames go in this direction: `Egress` for the inside port.
+    pub fn port(&self, direction: Direction) -> &PortStats {
+        &self.ports[direction as usize]
     }
 }

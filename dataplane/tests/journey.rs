@@ -7,7 +7,7 @@ use std::time::Duration;
 use dataplane::event::Event;
 use dataplane::frame::{Checksum, Gso, GsoKind};
 use dataplane::packet::Direction::{Egress, Ingress};
-use dataplane::packet::{Protocol, TcpFlags};
+use dataplane::packet::{Protocol, TcpFlags, Tuple};
 use dataplane::port::SentFrame;
 use dataplane::rules::{Action, Policy};
 use dataplane::verdict::DropReason;
@@ -36,6 +36,9 @@ fn replies_pass_where_only_the_request_is_allowed() {
         assert_eq!(wire.crosses(Ingress, reply), Ok(()));
         assert_eq!(wire.crosses(Ingress, unasked), Err(DropReason::PolicyDenied));
         assert_eq!(wire.stats.direction(Ingress).forwarded.get(), 1);
+        assert_eq!(wire.stats.flows.get(), 1);
+        wire.pass(Duration::from_secs(3600));
+        assert_eq!(wire.stats.flows.get(), 0);
         assert_eq!(wire.stats.direction(Ingress).dropped(DropReason::PolicyDenied).get(), 2);
     }
 }
@@ -202,4 +205,27 @@ fn a_drop_is_told_with_who_and_why() {
     assert_eq!(dropped.generation, wire.publisher.generation().0);
     let tuple = dropped.tuple.expect("it could be read");
     assert_eq!((tuple.destination.to_string().as_str(), tuple.destination_port), ("10.9.9.9", 443));
+}
+
+#[test]
+fn a_flow_that_control_explained_is_judged_again_as_what_it_stands_for() {
+    let policy = |client: &str| {
+        let ask = rule(4, Action::Ask(3), &["10.5.0.1/32"], None);
+        chain(vec![ask, rule(5, Action::Allow, &[client], None)], Action::Deny)
+    };
+    let mut wire = Harness::pod();
+    wire.policy(Policy::Open, policy("203.0.113.7/32"));
+    let frame = wire.to_pod("10.5.0.1").udp(1000, 53).build();
+    assert!(wire.receives(frame.clone()).is_empty());
+    let question = wire.ask.question().expect("control is asked");
+    let client = Tuple { source: support::address("203.0.113.7"), ..question.tuple };
+    wire.ask.answer(Answer { ticket: question.ticket, finding: Finding::JudgeAs(client) });
+    wire.worker.housekeeping(wire.now);
+    assert_eq!(wire.inside.drain().len(), 1);
+
+    wire.policy(Policy::Open, policy("203.0.113.0/24"));
+    assert_eq!(wire.crosses(Ingress, frame.clone()), Ok(()), "judged as the client, without asking");
+    assert!(wire.ask.question().is_none());
+    wire.policy(Policy::Open, policy("198.51.100.0/24"));
+    assert_eq!(wire.crosses(Ingress, frame), Err(DropReason::PolicyDenied));
 }

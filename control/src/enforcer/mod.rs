@@ -73,7 +73,8 @@ pub struct EnforcerConfig {
     pub workers: Vec<Pinning>,
     /// Flows a worker can hold.
     pub flows: usize,
-    /// Connection tracking.
+    /// Connection tracking. The hash key is drawn at random whatever stands here, and a wire quota of 0 is half of the
+    /// table.
     pub tracking: FlowConfig,
     /// Whether every frame's fate is recorded ([`Enforcer::traces`]).
     pub trace: bool,
@@ -144,10 +145,20 @@ impl Enforcer {
             let events = Outbox::new(4096);
             let trace = config.trace.then(|| Outbox::new(1 << 20));
             let ask = AskQueues::default();
+            let secret = |source| EnforcerError::Worker { worker: id, source };
+            let tracking = FlowConfig {
+                hash_key: random_key().map_err(secret)?,
+                wire_quota: match config.tracking.wire_quota {
+                    0 => u32::try_from(config.flows / 2).unwrap_or(u32::MAX),
+                    quota => quota,
+                },
+                ..config.tracking.clone()
+            };
+            let fragments = FragmentConfig { hash_key: random_key().map_err(secret)?, ..FragmentConfig::default() };
             let worker = WorkerConfig {
                 id,
-                flows: FlowTable::new(FlowRegion::heap(config.flows), config.tracking.clone()),
-                fragments: FragmentTable::new(FragmentConfig::default()),
+                flows: FlowTable::new(FlowRegion::heap(config.flows), tracking),
+                fragments: FragmentTable::new(fragments),
                 policy: publisher.reader(),
                 pool: Pool::new(1, Pool::SUPER_FRAME),
                 events: events.clone(),
@@ -269,4 +280,12 @@ impl Enforcer {
     pub fn dead_workers(&self) -> Vec<usize> {
         (0..self.workers.len()).filter(|&worker| !self.workers[worker].is_alive()).collect()
     }
+}
+
+/// A key that nobody outside can know, so that nobody can aim at one bucket.
+fn random_key() -> std::io::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    // The kernel gives up to 256 bytes whole once its pool is seeded, and waits until then.
+    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())?;
+    Ok(key)
 }

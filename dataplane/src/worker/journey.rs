@@ -66,6 +66,8 @@ pub(super) struct Journey<'a> {
     pub(super) fragments: &'a mut FragmentTable,
     /// Set when the frame has waited.
     pub(super) resumed: Option<Resumed>,
+    /// What control said that the flow stands for.
+    pub(super) judged_as: Option<Query>,
     pub(super) report: Report,
 }
 
@@ -168,6 +170,7 @@ impl Journey<'_> {
         let decision = self.classify(direction, query(direction, &tuple))?;
         match self.settle(direction, decision) {
             Ok(Fate::Forward) => {
+                self.note_judged_as(flow);
                 self.flows.set_epoch(flow, current);
                 Ok(Fate::Forward)
             }
@@ -185,7 +188,8 @@ impl Journey<'_> {
         let decision = self.classify(self.crossing.direction, query(self.crossing.direction, tuple))?;
         match self.settle(self.crossing.direction, decision)? {
             Fate::Forward => {
-                self.flows.insert(&self.crossing, packet, tuple, epoch)?;
+                let flow = self.flows.insert(&self.crossing, packet, tuple, epoch)?;
+                self.note_judged_as(flow);
                 Ok(Fate::Forward)
             }
             waiting => Ok(waiting),
@@ -213,10 +217,20 @@ impl Journey<'_> {
             (Action::Ask(_), Some(Finding::Deny)) => Err(DropReason::AskDenied),
             (Action::Ask(_), Some(Finding::JudgeAs(tuple))) => {
                 match self.classify(direction, query(direction, &tuple))?.action {
-                    Action::Allow | Action::Pass => Ok(Fate::Forward),
+                    Action::Allow | Action::Pass => {
+                        self.judged_as = Some(query(direction, &tuple));
+                        Ok(Fate::Forward)
+                    }
                     Action::Deny | Action::Ask(_) => Err(DropReason::AskDenied),
                 }
             }
+        }
+    }
+
+    /// A flow that control explained is judged as what it stands for from here on.
+    fn note_judged_as(&mut self, flow: FlowRef) {
+        if let Some(Query { peer, port, .. }) = self.judged_as.take() {
+            self.flows.judge_as(flow, peer, port);
         }
     }
 

@@ -31,9 +31,7 @@ use parking::Parking;
 
 /// How many flows are looked at for expiry in one poll.
 const EXPIRE_BUDGET: usize = 64;
-/// How long a worker with flows or fragments sleeps at most, for their timeouts.
-const IDLE_SLEEP: Duration = Duration::from_secs(1);
-/// How long a worker with parked frames sleeps at most.
+/// How long a worker with parked frames sleeps at most, and the least that any worker sleeps for a timeout.
 const PARKED_SLEEP: Duration = Duration::from_millis(20);
 
 /// What a worker is made of.
@@ -184,6 +182,7 @@ impl Worker {
         }
         let frames = burst.len();
         wire.stats.direction(direction).received.add(frames as u64);
+        wire.count_port(direction);
         if frames > 0 {
             // One policy for the whole burst.
             let policy = self.policy.load().clone();
@@ -193,14 +192,25 @@ impl Worker {
         }
         self.burst = burst;
         self.flush(at, now);
+        if let Some(Some(wire)) = self.wires.get(at) {
+            wire.stats.flows.set(self.flows.wire_flows(wire.id).into());
+        }
         Progress { frames, port_lost: received.is_err() }
     }
 
     /// What is due beside frames: answers of control, timeouts, expiry.
     pub fn housekeeping(&mut self, now: Time) -> Progress {
         let frames = self.resume(now) + self.time_out(now);
-        self.flows.expire(EXPIRE_BUDGET, now);
+        if self.flows.expire(EXPIRE_BUDGET, now) > 0 {
+            self.count_flows();
+        }
         Progress { frames, port_lost: false }
+    }
+
+    fn count_flows(&self) {
+        for wire in self.wires.iter().flatten() {
+            wire.stats.flows.set(self.flows.wire_flows(wire.id).into());
+        }
     }
 
     /// One frame from `parse` to `act`, and the fragments that waited for it.
@@ -224,6 +234,7 @@ impl Worker {
             flows: &mut self.flows,
             fragments: &mut self.fragments,
             resumed,
+            judged_as: None,
             report: Report::default(),
         };
         let fate = journey.fate(&frame);
@@ -440,11 +451,12 @@ impl Worker {
     }
 
     /// How long the worker may sleep before something is due, frames aside; `None`: for ever.
-    pub fn next_due(&self) -> Option<Duration> {
+    pub fn next_due(&self, now: Time) -> Option<Duration> {
         if !self.parking.is_empty() {
             return Some(PARKED_SLEEP);
         }
-        (!self.flows.is_empty() || !self.fragments.is_empty()).then_some(IDLE_SLEEP)
+        let due = [self.flows.next_deadline(), self.fragments.next_deadline()].into_iter().flatten().min()?;
+        Some(due.since(now).max(PARKED_SLEEP))
     }
 }
 

@@ -193,7 +193,7 @@ impl Thread {
     }
 
     fn sleep_time(&self) -> Option<Duration> {
-        let due = self.worker.next_due();
+        let due = self.worker.next_due(now());
         if self.polled.is_empty() { due } else { Some(due.unwrap_or(POLLED_SLEEP).min(POLLED_SLEEP)) }
     }
 

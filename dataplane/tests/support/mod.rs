@@ -24,27 +24,27 @@ use dataplane::wire::WireSetup;
 use dataplane::worker::{AskQueues, Worker, WorkerConfig};
 
 /// The endpoint's MAC address.
-pub const INSIDE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+pub(crate) const INSIDE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 /// Everybody else's.
-pub const OUTSIDE: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+pub(crate) const OUTSIDE: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
 /// The endpoint.
-pub const POD: &str = "10.0.0.1";
+pub(crate) const POD: &str = "10.0.0.1";
 /// The endpoint, over IPv6.
-pub const POD6: &str = "fd00::1";
+pub(crate) const POD6: &str = "fd00::1";
 /// The wire.
-pub const WIRE: WireId = WireId(7);
+pub(crate) const WIRE: WireId = WireId(7);
 
-pub fn address(text: &str) -> Address {
+pub(crate) fn address(text: &str) -> Address {
     Address::from(text.parse::<IpAddr>().expect("an address"))
 }
 
 /// A chain with one tier.
-pub fn chain(rules: Vec<Rule>, default: Action) -> Policy {
+pub(crate) fn chain(rules: Vec<Rule>, default: Action) -> Policy {
     Policy::Chain(Arc::new(Chain { tiers: vec![Tier { rules, default }] }))
 }
 
 /// A rule about these prefixes, or all, and one port, or all.
-pub fn rule(id: u32, action: Action, peers: &[&str], service: Option<(Protocol, u16)>) -> Rule {
+pub(crate) fn rule(id: u32, action: Action, peers: &[&str], service: Option<(Protocol, u16)>) -> Rule {
     let set: AddressSet = peers.iter().map(|net| net.parse::<ipnet::IpNet>().expect("a prefix")).collect();
     Rule {
         action,
@@ -59,28 +59,28 @@ pub fn rule(id: u32, action: Action, peers: &[&str], service: Option<(Protocol, 
 }
 
 /// Allows this and nothing else.
-pub fn allow(peers: &[&str], service: Option<(Protocol, u16)>) -> Policy {
+pub(crate) fn allow(peers: &[&str], service: Option<(Protocol, u16)>) -> Policy {
     chain(vec![rule(1, Action::Allow, peers, service)], Action::Deny)
 }
 
 /// The wire and everything around it.
-pub struct Harness {
-    pub worker: Worker,
-    pub publisher: Publisher,
-    pub inside: MemoryLink,
-    pub outside: MemoryLink,
-    pub stats: Arc<WireStats>,
-    pub events: Outbox<Event>,
-    pub trace: Outbox<Trace>,
-    pub ask: AskQueues,
-    pub now: Time,
+pub(crate) struct Harness {
+    pub(crate) worker: Worker,
+    pub(crate) publisher: Publisher,
+    pub(crate) inside: MemoryLink,
+    pub(crate) outside: MemoryLink,
+    pub(crate) stats: Arc<WireStats>,
+    pub(crate) events: Outbox<Event>,
+    pub(crate) trace: Outbox<Trace>,
+    pub(crate) ask: AskQueues,
+    pub(crate) now: Time,
     /// The wire's place at its worker.
-    pub at: usize,
+    pub(crate) at: usize,
 }
 
 impl Harness {
     /// A pod behind a wire that is open both ways.
-    pub fn pod() -> Harness {
+    pub(crate) fn pod() -> Harness {
         let harness = Harness::new(
             Some(Endpoint { mac: Some(INSIDE), addresses: vec![address(POD), address(POD6)] }),
             FlowConfig::default(),
@@ -91,7 +91,7 @@ impl Harness {
     }
 
     /// A wire with these flows; no policy knows it yet.
-    pub fn new(endpoint: Option<Endpoint>, config: FlowConfig, flows: usize) -> Harness {
+    pub(crate) fn new(endpoint: Option<Endpoint>, config: FlowConfig, flows: usize) -> Harness {
         let publisher = Publisher::new();
         let (events, trace, ask) = (Outbox::new(4096), Outbox::new(4096), AskQueues::default());
         let mut worker = Worker::new(WorkerConfig {
@@ -122,33 +122,33 @@ impl Harness {
     }
 
     /// Publishes what the endpoint may send and receive.
-    pub fn policy(&self, egress: Policy, ingress: Policy) {
+    pub(crate) fn policy(&self, egress: Policy, ingress: Policy) {
         let wires = vec![WireRules { wire: WIRE, egress, ingress }];
         self.publisher.publish(RuleSet { wires }).expect("it compiles");
     }
 
     /// Lets time pass.
-    pub fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.worker.housekeeping(self.now);
     }
 
     /// The endpoint sends a frame; answers what came out on the other side.
-    pub fn sends(&mut self, frame: impl Into<SentFrame>) -> Vec<SentFrame> {
+    pub(crate) fn sends(&mut self, frame: impl Into<SentFrame>) -> Vec<SentFrame> {
         self.inside.inject(frame);
         self.worker.poll(self.now);
         self.outside.drain()
     }
 
     /// A frame arrives for the endpoint; answers what it received.
-    pub fn receives(&mut self, frame: impl Into<SentFrame>) -> Vec<SentFrame> {
+    pub(crate) fn receives(&mut self, frame: impl Into<SentFrame>) -> Vec<SentFrame> {
         self.outside.inject(frame);
         self.worker.poll(self.now);
         self.inside.drain()
     }
 
     /// A frame crosses in this direction, or is dropped for the reason.
-    pub fn crosses(&mut self, direction: Direction, frame: impl Into<SentFrame>) -> Result<(), DropReason> {
+    pub(crate) fn crosses(&mut self, direction: Direction, frame: impl Into<SentFrame>) -> Result<(), DropReason> {
         let before: Vec<u64> = self.drops(direction);
         let out = match direction {
             Direction::Egress => self.sends(frame),
@@ -170,13 +170,13 @@ impl Harness {
     }
 
     /// A frame from the endpoint to the world.
-    pub fn from_pod(&self, destination: &str) -> FrameBuilder {
+    pub(crate) fn from_pod(&self, destination: &str) -> FrameBuilder {
         let source = if destination.contains(':') { POD6 } else { POD };
         FrameBuilder::new().ethernet(INSIDE, OUTSIDE).ip(source, destination)
     }
 
     /// A frame from the world to the endpoint.
-    pub fn to_pod(&self, source: &str) -> FrameBuilder {
+    pub(crate) fn to_pod(&self, source: &str) -> FrameBuilder {
         let destination = if source.contains(':') { POD6 } else { POD };
         FrameBuilder::new().ethernet(OUTSIDE, INSIDE).ip(source, destination)
     }
