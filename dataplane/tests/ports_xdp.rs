@@ -170,3 +170,12 @@ fn a_lost_device_is_an_error_and_a_switched_off_one_is_not() {
         port.close(&mut pair.pool);
     }
 }
+
+#[test]
+fn memory_and_pool_must_belong_together() {
+    let (_world, [_, wire, _]) = World::with_veths("mp");
+    let (umem, _pool) = inside(&wire, || af_xdp::umem(FRAMES as u32, 2048).unwrap());
+    let mut other = Pool::new(FRAMES, 2048);
+    assert!(xdp(&wire, "inside").open_with(&umem, &mut other).is_err());
+    assert_eq!(other.outstanding(), 0);
+}
