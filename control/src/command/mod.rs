@@ -10,6 +10,8 @@ pub use input::{ManifestArgs, Output, Palette, load};
 
 use std::process::ExitCode;
 
+use crate::lab;
+
 /// Kubernetes NetworkPolicy and gateway rules, enforced in userspace.
 #[derive(Debug, clap::Parser)]
 #[command(name = "penstock", version, about, max_term_width = 100, disable_help_subcommand = true)]
@@ -20,14 +22,19 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Lab(lab::command::LabArgs),
+    Demo(lab::demo::DemoArgs),
     Eval(eval::EvalArgs),
     Matrix(matrix::MatrixArgs),
 }
 
 /// Carries out what was typed.
 pub fn main(cli: Cli) -> ExitCode {
-    finish(match &cli.command {
-        Command::Eval(args) => eval::run(args),
-        Command::Matrix(args) => matrix::run(args),
-    })
+    match &cli.command {
+        Command::Lab(args) => lab::command::run(args),
+        Command::Demo(args) => lab::demo::run(args),
+        Command::Eval(args) => Ok(finish(eval::run(args))),
+        Command::Matrix(args) => Ok(finish(matrix::run(args))),
+    }
+    .unwrap_or_else(|error| finish(Err(Failure::system(error))))
 }
