@@ -75,7 +75,8 @@ impl DirectionStats {
     }
 }
 
-/// What a port counts ([`crate::port::PortCounters`]), as everybody may read it: of the moment of its last burst.
+/// What a port counts ([`crate::port::PortCounters`]), as everybody may read it: of the moment of the last
+/// [`crate::worker::Command::CountPorts`].
 #[derive(Debug, Default)]
 pub struct PortStats {
     /// Frames that the device lost before they could be taken.

@@ -123,14 +123,16 @@ impl Wire {
         end.port.receive(pool, burst, now).inspect_err(|_| end.lost = true)
     }
 
-    /// Makes what the port counts visible to everybody.
-    pub(crate) fn count_port(&self, direction: Direction) {
-        let counters = self.ends[direction as usize].port.counters();
-        let stats = self.stats.port(direction);
-        stats.receive_overflow.set(counters.receive_overflow);
-        stats.receive_errors.set(counters.receive_errors);
-        stats.send_errors.set(counters.send_errors);
-        stats.checksums_completed.set(counters.checksums_completed);
+    /// Makes what the ports count visible to everybody.
+    pub(crate) fn count_ports(&self) {
+        for direction in Direction::BOTH {
+            let counters = self.ends[direction as usize].port.counters();
+            let stats = self.stats.port(direction);
+            stats.receive_overflow.set(counters.receive_overflow);
+            stats.receive_errors.set(counters.receive_errors);
+            stats.send_errors.set(counters.send_errors);
+            stats.checksums_completed.set(counters.checksums_completed);
+        }
     }
 
     /// Sends what waits in this direction; what the port has no room for is released and counted by `dropped`.

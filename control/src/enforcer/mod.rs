@@ -238,6 +238,14 @@ impl Enforcer {
         self.publisher.generation()
     }
 
+    /// Brings the ports' counters in [`WireStats`] up to date.
+    pub fn count_ports(&self) {
+        for worker in &self.workers {
+            // A dead worker's counters stay as they are.
+            let _dead = worker.ask(Command::CountPorts);
+        }
+    }
+
     /// The wires that run.
     pub fn wires(&self) -> BTreeMap<WireId, RunningWire> {
         self.running().clone()

@@ -61,6 +61,8 @@ pub enum Command {
     Attach(Box<WireSetup>, Sender<std::io::Result<()>>),
     /// Give up this wire: its ports are closed and its flows forgotten. Answers whether there was one.
     Detach(WireId, Sender<bool>),
+    /// Make what the ports count visible in [`crate::stats::WireStats`]; some ask the kernel for it.
+    CountPorts(Sender<()>),
     /// List all live flows.
     Flows(Sender<Vec<FlowInfo>>),
     /// Forget the flows of an address on all wires: it has a new owner.
@@ -182,7 +184,6 @@ impl Worker {
         }
         let frames = burst.len();
         wire.stats.direction(direction).received.add(frames as u64);
-        wire.count_port(direction);
         if frames > 0 {
             // One policy for the whole burst.
             let policy = self.policy.load().clone();
@@ -424,6 +425,13 @@ impl Worker {
     /// Chunks that are out of the worker's pools: in flight, parked, held, or lent to the kernel.
     pub fn chunks_outstanding(&self) -> usize {
         self.pools.iter().flatten().map(Pool::outstanding).sum()
+    }
+
+    /// Makes what the ports count visible in [`crate::stats::WireStats`].
+    pub fn count_ports(&self) {
+        for wire in self.wires.iter().flatten() {
+            wire.count_ports();
+        }
     }
 
     /// Forgets the flows of an address on all wires: it has a new owner.

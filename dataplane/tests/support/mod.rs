@@ -170,6 +170,7 @@ impl Harness {
     }
 
     /// A frame from the endpoint to the world.
+    #[allow(clippy::wrong_self_convention, reason = "a frame from the pod, not a conversion")]
     pub(crate) fn from_pod(&self, destination: &str) -> FrameBuilder {
         let source = if destination.contains(':') { POD6 } else { POD };
         FrameBuilder::new().ethernet(INSIDE, OUTSIDE).ip(source, destination)
