@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::frame::{Burst, Frame};
+use crate::frame::{Burst, Checksum, Frame};
 use crate::guard::{Endpoint, Guard, Permissions};
 use crate::packet::Direction;
 use crate::parse::Medium;
@@ -101,6 +101,15 @@ impl Wire {
         }
         if frame.gso.is_none() && frame.length() > self.both.max_frame {
             return Err(DropReason::FrameTooLong);
+        }
+        // A kernel checks this for its own frames; a port's peer may be anybody, and whoever completes such a checksum
+        // would write outside of the headers.
+        let outside = match frame.checksum {
+            Checksum::Partial { start, offset } => usize::from(start) + usize::from(offset) + 2 > frame.bytes().len(),
+            Checksum::Unknown | Checksum::Valid => false,
+        };
+        if outside || frame.gso.is_some_and(|gso| gso.size == 0) {
+            return Err(DropReason::ChecksumMetadata);
         }
         Ok(())
     }

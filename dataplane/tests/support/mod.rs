@@ -1,5 +1,6 @@
 //! A worker with one wire of memory ports, driven by hand.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::wrong_self_convention, reason = "a frame from the pod is not a conversion")]
 
 use std::net::IpAddr;
 use std::sync::Arc;
