@@ -215,7 +215,10 @@ impl Thread {
                 self.polled.retain(|&(place, _)| Some(place) != at);
                 reply(&answer, self.worker.detach(wire));
             }
-            Command::CountPorts(answer) => reply(&answer, self.worker.count_ports()),
+            Command::CountPorts(answer) => {
+                self.worker.count_ports();
+                reply(&answer, ());
+            }
             Command::Flows(answer) => reply(&answer, self.worker.list_flows(now())),
             Command::FlushAddress(address, answer) => reply(&answer, self.worker.flush_address(address)),
             Command::Stop => return false,

@@ -1,0 +1,150 @@
+//! The journey's one exit: a frame whose fate is known leaves, is dropped, or waits; it is counted, logged and traced
+//! here and nowhere else.
+
+use crate::event::{Dropped, Event, Logged, Trace};
+use crate::flow::Crossing;
+use crate::frame::Frame;
+use crate::packet::Direction;
+use crate::rules::Action;
+use crate::time::Time;
+use crate::verdict::{DropReason, Verdict};
+
+use super::journey::{Fate, Report};
+use super::{Question, Worker};
+
+/// A frame whose fate is known.
+pub(super) struct Judged {
+    pub(super) crossing: Crossing,
+    pub(super) fate: Fate,
+    pub(super) report: Report,
+    pub(super) generation: u64,
+}
+
+impl Worker {
+    /// The journey's one exit: forward, drop, park or hold; count, log, trace.
+    pub(super) fn act(&mut self, at: usize, frame: Frame, judged: &Judged) {
+        let Judged { crossing, fate, report, generation } = *judged;
+        let Crossing { direction, now, .. } = crossing;
+        let Some(Some(wire)) = self.wires.get(at) else { return };
+        let stats = wire.stats.direction(direction);
+        stats.classified.add(u64::from(report.decision.is_some()));
+        stats.rejudged.add(u64::from(report.rejudged));
+        if let (Some(decision), Some(tuple)) = (report.decision.filter(|decision| decision.log), report.tuple) {
+            let (allowed, rule) = (decision.action == Action::Allow, decision.rule);
+            let logged = Logged { at: now, wire: wire.id, direction, tuple, allowed, rule, generation };
+            self.events.post(Event::Logged(logged));
+        }
+        let settled = match fate {
+            Fate::Forward => Ok(frame),
+            Fate::Drop(reason) => Err((frame, reason)),
+            Fate::Hold(_) | Fate::Ask(_) => match self.wait(judged, frame) {
+                Ok(()) => return,
+                Err(refused) => Err(refused),
+            },
+        };
+        match settled {
+            Ok(frame) => self.forward(at, frame, judged),
+            Err((frame, reason)) => self.drop_frame(at, frame, reason, judged),
+        }
+    }
+
+    fn forward(&mut self, at: usize, frame: Frame, judged: &Judged) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        if let Some(trace) = &self.trace {
+            trace.post(trace_of(&frame, judged, Verdict::Forward));
+        }
+        let direction = judged.crossing.direction;
+        let stats = wire.stats.direction(direction);
+        let headers = judged.report.packet.map_or(0, |packet| packet.header_length());
+        stats.forwarded.add(1);
+        stats.forwarded_segments.add(frame.wire_packets(headers));
+        stats.forwarded_bytes.add(frame.length() as u64);
+        wire.out[direction as usize].push(frame);
+        if wire.out[direction as usize].is_full() {
+            self.flush(at, judged.crossing.now);
+        }
+    }
+
+    fn drop_frame(&mut self, at: usize, frame: Frame, reason: DropReason, judged: &Judged) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        if let Some(trace) = &self.trace {
+            trace.post(trace_of(&frame, judged, Verdict::Drop(reason)));
+        }
+        let Judged { crossing: Crossing { direction, now, length, .. }, report, generation, .. } = *judged;
+        wire.stats.direction(direction).dropped(reason).add(1);
+        let (tuple, rule) = (report.tuple, report.rule());
+        let dropped = Dropped { at: now, wire: wire.id, direction, reason, tuple, rule, generation, length };
+        self.events.post(Event::Dropped(dropped));
+        if let Some(pool) = &mut self.pools[wire.pool] {
+            pool.release(frame);
+        }
+    }
+
+    /// Keeps a frame that waits: a fragment for its first, a question for its answer.
+    fn wait(&mut self, judged: &Judged, frame: Frame) -> Result<(), (Frame, DropReason)> {
+        let Judged { crossing, fate, report, .. } = judged;
+        match (fate, report.packet, report.tuple) {
+            (&Fate::Hold(datagram), Some(packet), _) => self.fragments.hold(datagram, crossing, frame, &packet),
+            (&Fate::Ask(kind), _, Some(tuple)) => {
+                let Crossing { wire, direction, now, .. } = *crossing;
+                let question = Question { ticket: 0, wire, direction, tuple, kind, rule: report.rule() };
+                self.parking.park(frame, question, now)
+            }
+            // Only what could be read waits.
+            _ => Err((frame, DropReason::AskDenied)),
+        }
+    }
+
+    /// Sends what waits on a wire.
+    pub(super) fn flush(&mut self, at: usize, now: Time) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        let Some(pool) = &mut self.pools[wire.pool] else { return };
+        for direction in Direction::BOTH {
+            if wire.out[direction as usize].is_empty() {
+                continue;
+            }
+            let (stats, events, id) = (wire.stats.clone(), &self.events, wire.id);
+            let result = wire.flush(direction, pool, now, |reason, frame| {
+                // It was counted when it was judged.
+                stats.direction(direction).forwarded.retract(1);
+                stats.direction(direction).dropped(reason).add(1);
+                let (tuple, rule, generation) = (None, None, 0);
+                let length = frame.length() as u32;
+                events.post(Event::Dropped(Dropped {
+                    at: now,
+                    wire: id,
+                    direction,
+                    reason,
+                    tuple,
+                    rule,
+                    generation,
+                    length,
+                }));
+            });
+            if let Err(error) = result {
+                let errno = error.raw_os_error().unwrap_or(0);
+                self.events.post(Event::PortLost { wire: id, side: direction.reverse(), errno });
+            }
+        }
+    }
+}
+
+fn trace_of(frame: &Frame, judged: &Judged, verdict: Verdict) -> Trace {
+    let Judged { crossing: Crossing { wire, direction, now, .. }, report, generation, .. } = judged;
+    let mut mark = [0; 8];
+    if let Some(packet) = report.packet {
+        let payload = frame.bytes().get(packet.header_length()..).unwrap_or_default();
+        let length = payload.len().min(mark.len());
+        mark[..length].copy_from_slice(&payload[..length]);
+    }
+    Trace {
+        at: *now,
+        wire: *wire,
+        direction: *direction,
+        tuple: report.tuple,
+        mark,
+        verdict,
+        rule: report.rule(),
+        generation: *generation,
+    }
+}
