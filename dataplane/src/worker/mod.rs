@@ -92,7 +92,8 @@ pub struct Worker {
     parking: Parking,
     events: Outbox<Event>,
     trace: Option<Outbox<Trace>>,
-    burst: Burst,
+    /// Out of place while a burst is under way; boxed, so that taking it moves a pointer.
+    burst: Option<Box<Burst>>,
 }
 
 impl Worker {
@@ -107,7 +108,7 @@ impl Worker {
             parking: Parking::new(config.ask),
             events: config.events,
             trace: config.trace,
-            burst: Burst::new(),
+            burst: Some(Box::default()),
         }
     }
 
@@ -178,7 +179,7 @@ impl Worker {
     pub fn poll_port(&mut self, at: usize, direction: Direction, now: Time) -> Progress {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return Progress::default() };
         let Some(pool) = &mut self.pools[wire.pool] else { return Progress::default() };
-        let mut burst = std::mem::take(&mut self.burst);
+        let Some(mut burst) = self.burst.take() else { return Progress::default() };
         let received = wire.receive(direction, pool, &mut burst, now);
         if let Err(error) = &received {
             let errno = error.raw_os_error().unwrap_or(0);
@@ -193,7 +194,7 @@ impl Worker {
                 self.judge(at, direction, frame, &policy, now, None);
             }
         }
-        self.burst = burst;
+        self.burst = Some(burst);
         self.flush(at, now);
         if let Some(Some(wire)) = self.wires.get(at) {
             wire.stats.flows.set(self.flows.wire_flows(wire.id).into());
