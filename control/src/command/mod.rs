@@ -10,7 +10,7 @@ pub use input::{ManifestArgs, Output, Palette, load};
 
 use std::process::ExitCode;
 
-use crate::lab;
+use crate::{daemon, lab};
 
 /// Kubernetes NetworkPolicy and gateway rules, enforced in userspace.
 #[derive(Debug, clap::Parser)]
@@ -26,6 +26,7 @@ enum Command {
     Demo(lab::demo::DemoArgs),
     Eval(eval::EvalArgs),
     Matrix(matrix::MatrixArgs),
+    Run(daemon::RunArgs),
 }
 
 /// Carries out what was typed.
@@ -35,6 +36,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Demo(args) => lab::demo::run(args),
         Command::Eval(args) => Ok(finish(eval::run(args))),
         Command::Matrix(args) => Ok(finish(matrix::run(args))),
+        Command::Run(args) => Ok(finish(daemon::run(args))),
     }
     .unwrap_or_else(|error| finish(Err(Failure::system(error))))
 }

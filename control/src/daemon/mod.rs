@@ -1,1 +1,208 @@
-//! The daemon.
+//! The daemon: `penstock run --config FILE`.
+//!
+//! ```text
+//!  configuration, manifests ─▶ checked ─▶ preflight ─▶ workers ─▶ wires ─▶ first policy ─▶ ready
+//!                                                         │                     ▲
+//!   log of drops ◀─ events ◀──────────────────────────────┘      changed files, SIGHUP
+//! ```
+//! Everything that can be refused is refused before the first wire is opened: a bad configuration or manifest (exit
+//! code 2), a capability, interface or kernel feature that is not there (3). Once it runs, nothing that is wrong with the
+//! manifests stops it: the running policy stays in force and the reason is told. When it ends, its wires close and
+//! nothing passes through them.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::Args;
+use dataplane::flow::{FlowConfig, MidStream as EngineMidStream};
+use dataplane::guard::Endpoint;
+use dataplane::worker::Pinning;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+
+use self::config::{Config, LogFormat, MidStream};
+use self::events::{Events, Output};
+use self::running::Daemon;
+use self::watch::Watch;
+use crate::command::{CommandResult, Failure, Outcome};
+use crate::enforcer::{Enforcer, EnforcerConfig};
+use crate::policy::manifest::Loaded;
+
+pub mod config;
+mod drops;
+mod events;
+mod http;
+mod metrics;
+mod peer;
+mod preflight;
+mod running;
+mod watch;
+
+/// How often it is looked whether the wires' interfaces are there, and lost wires are tried again.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// Enforce policies on wires, as a daemon.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file: wires, where the manifests are, workers, metrics, log.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration and the manifests, and end; nothing is opened.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// Bad input and refusals of the system, each in one sentence, before any wire is open.
+pub fn run(args: &RunArgs) -> CommandResult {
+    let config = Config::load(&args.config).map_err(Failure::input)?;
+    // Before the manifests are read, so that no change is missed.
+    let watch = Watch::new(&config.policy).map_err(Failure::System)?;
+    let loaded = running::load(&config).map_err(Failure::BadInput)?;
+    let addresses = running::addresses(&config, &loaded.cluster).map_err(Failure::BadInput)?;
+    if args.check {
+        return checked(&config, &loaded);
+    }
+    start_log(&config);
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    preflight::check(&config).map_err(Failure::System)?;
+    let endpoints = config.wires.iter().zip(addresses).map(|(wire, addresses)| running::endpoint(wire, addresses));
+    let endpoints = endpoints.collect::<Result<Vec<_>, _>>().map_err(Failure::BadInput)?;
+    let drops = events::open(config.log.drops.file.as_deref()).map_err(Failure::System)?;
+    let listener = config.metrics.map(http::bind).transpose().map_err(Failure::System)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
+    let prepared = Prepared { config, loaded, endpoints, watch, drops, listener };
+    runtime.block_on(serve(prepared))
+}
+
+/// What `--check` says.
+fn checked(config: &Config, loaded: &Loaded) -> CommandResult {
+    for warning in &loaded.warnings {
+        eprintln!("penstock: warning: {warning}");
+    }
+    let (wires, policies) = (config.wires.len(), loaded.cluster.policies().count());
+    println!("{}: valid: {wires} wires, {policies} policies", config.file.display());
+    Ok(Outcome::Done)
+}
+
+/// Messages go to standard error.
+fn start_log(config: &Config) {
+    let level = LevelFilter::from(config.log.level);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // Only an embedding program can have set a log up already; then that one is right.
+    let _set = match config.log.format {
+        LogFormat::Text => log.with_ansi(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+}
+
+fn engine_config(config: &Config) -> EnforcerConfig {
+    let mid_stream = match config.mid_stream {
+        MidStream::Refuse => EngineMidStream::Refuse,
+        MidStream::Adopt(window) => EngineMidStream::Until(drops::Clocks::read().engine + window),
+    };
+    EnforcerConfig {
+        workers: config.workers.iter().map(|cpu| cpu.map_or(Pinning::None, Pinning::Cpu)).collect(),
+        flows: config.flows,
+        tracking: FlowConfig { mid_stream, ..FlowConfig::default() },
+        trace: false,
+    }
+}
+
+/// All that can be refused, before any of it is put to work.
+struct Prepared {
+    config: Config,
+    loaded: Loaded,
+    endpoints: Vec<Option<Endpoint>>,
+    watch: Watch,
+    drops: Output,
+    listener: Option<TcpListener>,
+}
+
+async fn serve(prepared: Prepared) -> CommandResult {
+    let Prepared { config, loaded, endpoints, watch, drops, listener } = prepared;
+    let signals = Signals::new().map_err(Failure::system)?;
+    let enforcer = Enforcer::start(&engine_config(&config)).map_err(Failure::system)?;
+    let daemon = Arc::new(Daemon::new(config, enforcer));
+    let events = Events::start(daemon.clone(), drops).map_err(Failure::system)?;
+    let server = listener.map(|listener| {
+        match listener.local_addr() {
+            Ok(address) => info!("metrics and health on http://{address}/metrics, /livez and /readyz"),
+            Err(error) => warn!("the address of /metrics cannot be told: {error}"),
+        }
+        tokio::spawn(http::serve(listener, daemon.clone()))
+    });
+    let starting = daemon.clone();
+    let started = spawn_blocking(move || starting.start(endpoints, loaded.cluster)).await.map_err(Failure::system)?;
+    if let Err(error) = started {
+        daemon.close();
+        return Err(Failure::system(error));
+    }
+    info!(generation = daemon.enforcer.generation().0, wires = daemon.config.wires.len(), "ready");
+    attend(&daemon, signals, watch).await;
+    if let Some(server) = server {
+        server.abort();
+    }
+    info!("stopping: the wires close, and nothing passes through them until penstock runs again");
+    daemon.close();
+    drop(events);
+    Ok(Outcome::Done)
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Follows signals and changes until it is time to end.
+async fn attend(daemon: &Arc<Daemon>, mut signals: Signals, mut watch: Watch) {
+    let mut look_after = tokio::time::interval(LOOK_AFTER);
+    look_after.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = look_after.tick() => {
+                on_thread(daemon, Daemon::look_after_wires).await;
+                continue;
+            }
+            _ = signals.hang_up.recv() => {
+                info!("SIGHUP: the manifests are read again, the log of drops is opened anew");
+                daemon.reopen.store(true, Ordering::Release);
+            }
+            () = watch.changed() => {}
+        }
+        // Before the reading, so that what changes during it is noticed.
+        if let Err(reason) = watch.renew() {
+            error!("{reason}; changes are not noticed until SIGHUP");
+        }
+        on_thread(daemon, Daemon::reload).await;
+    }
+}
+
+/// Does what may wait for the workers, while `/livez` and the others go on answering.
+async fn on_thread(daemon: &Arc<Daemon>, action: fn(&Daemon)) {
+    let daemon = daemon.clone();
+    // A panic is a bug that has been told on standard error; the policy in force stays.
+    let _panicked = spawn_blocking(move || action(&daemon)).await;
+}

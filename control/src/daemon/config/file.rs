@@ -1,0 +1,192 @@
+//! The configuration file as it is written: its fields and no others.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use dataplane::port::PortKind as EnginePortKind;
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+
+use super::ConfigError;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct File {
+    pub(super) policy: PathBuf,
+    pub(super) wires: Vec<Wire>,
+    pub(super) workers: Option<Workers>,
+    pub(super) flows: Option<usize>,
+    pub(super) mid_stream: Option<MidStream>,
+    pub(super) metrics: Option<Metrics>,
+    pub(super) log: Option<Log>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Wire {
+    pub(super) name: String,
+    pub(super) pod: Option<String>,
+    pub(super) mac: Option<String>,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) traffic: Option<Traffic>,
+    pub(super) inside: Port,
+    pub(super) outside: Port,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Endpoint {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) mac: Option<String>,
+}
+
+/// What happens to the traffic of a wire that no policy selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Traffic {
+    /// It passes, if it is well-formed.
+    Allow,
+    /// It does not.
+    Deny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Port {
+    pub(super) kind: PortKind,
+    pub(super) interface: String,
+    pub(super) namespace: Option<String>,
+    pub(super) queue: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PortKind {
+    AfPacket,
+    AfXdp,
+    Tap,
+    Tun,
+}
+
+impl From<PortKind> for EnginePortKind {
+    fn from(kind: PortKind) -> Self {
+        match kind {
+            PortKind::AfPacket => EnginePortKind::AfPacket,
+            PortKind::AfXdp => EnginePortKind::AfXdp,
+            PortKind::Tap => EnginePortKind::Tap,
+            PortKind::Tun => EnginePortKind::Tun,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "write a number of workers, or a list such as [{cpu: 0}, {cpu: 1}]")]
+pub(super) enum Workers {
+    Count(u32),
+    Pinned(Vec<Worker>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Worker {
+    pub(super) cpu: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) enum MidStream {
+    Refuse,
+    Adopt { seconds: u64 },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) level: Option<LogLevel>,
+    pub(super) format: Option<LogFormat>,
+    pub(super) drops: Option<Drops>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Drops {
+    pub(super) file: Option<PathBuf>,
+    pub(super) per_second: Option<u32>,
+    pub(super) burst: Option<u32>,
+}
+
+/// How important a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something does not work.
+    Error,
+    /// Something may not work as meant.
+    Warn,
+    /// What a person who looks after the daemon wants to know.
+    #[default]
+    Info,
+    /// What a person who searches for a fault wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        }
+    }
+}
+
+/// The form of log messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text each.
+    #[default]
+    Text,
+    /// A JSON object each.
+    Json,
+}
+
+/// Reads the YAML.
+pub(super) fn read(path: &Path, text: &str) -> Result<File, ConfigError> {
+    let mut field = None;
+    let result = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            field = Some(error.path().to_string()).filter(|path| path != "." && path != "?");
+            error.into_inner()
+        })
+    });
+    result.map_err(|error| {
+        let line = error.location().map(|location| location.line()).filter(|&line| line > 0);
+        ConfigError { file: path.to_owned(), field: field.unwrap_or_default(), line, reason: reason(&error) }
+    })
+}
+
+/// The parser's message without its excerpt of the file and without the place, which stands before it.
+fn reason(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.lines().next().unwrap_or_default();
+    let text = text.rfind(" at line ").map_or(text, |at| &text[..at]);
+    let text = text.find(", set DuplicateKeyPolicy").map_or(text, |at| &text[..at]);
+    match text.trim_end_matches([':', ' ']) {
+        "" | "unexpected end of input" => "the file ends too early; it needs at least policy and wires".to_owned(),
+        "invalid u32" | "invalid u64" | "invalid usize" => "it must be a whole number".to_owned(),
+        text if text.starts_with("missing field") => format!("{text}; add it"),
+        text => text.to_owned(),
+    }
+}

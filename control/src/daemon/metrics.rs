@@ -1,0 +1,283 @@
+//! Metrics, in the text form of OpenMetrics 1.0. Each scrape reads the workers' counters as they are.
+//!
+//! A series exists for each wire and direction; a drop reason has one only once it has occurred there, so that a wire costs
+//! a dozen series, not hundreds. A wire that is opened anew starts its counters at zero, which every rate function
+//! understands.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dataplane::packet::Direction;
+use dataplane::stats::{Counter, DirectionStats, PortStats};
+use dataplane::verdict::DropReason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::running::{Daemon, Wire};
+
+/// The content type of what [`Metrics::text`] gives.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the daemon itself counts.
+#[derive(Debug)]
+pub(super) struct Counts {
+    /// Drop lines that were left out to keep the log's rate.
+    pub(super) suppressed: AtomicU64,
+    /// Questions of the workers that were answered with no.
+    pub(super) questions_denied: AtomicU64,
+    reloads: AtomicU64,
+    reload_failures: AtomicU64,
+    /// When the manifests were last read, in milliseconds since 1970.
+    last_reload: AtomicU64,
+    apply: Histogram,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts {
+            suppressed: AtomicU64::new(0),
+            questions_denied: AtomicU64::new(0),
+            reloads: AtomicU64::new(0),
+            reload_failures: AtomicU64::new(0),
+            last_reload: AtomicU64::new(0),
+            // 10 µs to 10 s by factors of four.
+            apply: Histogram::new(exponential_buckets(0.000_01, 4.0, 11)),
+        }
+    }
+}
+
+impl Counts {
+    /// The manifests have been read; whether what they say is in force.
+    pub(super) fn reloaded(&self, in_force: bool) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.last_reload.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        self.reload_failures.fetch_add(u64::from(!in_force), Ordering::Relaxed);
+    }
+
+    /// A policy has been put in force, and it took so long from resolving to the last worker's acknowledgement.
+    pub(super) fn applied(&self, took: Duration) {
+        self.apply.observe(took.as_secs_f64());
+    }
+}
+
+/// The metrics of a daemon.
+pub(super) struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// All of them.
+    pub(super) fn new(daemon: Arc<Daemon>) -> Metrics {
+        let mut registry = Registry::with_prefix("penstock");
+        registry.register_collector(Box::new(Scrape { daemon }));
+        Metrics { registry }
+    }
+
+    /// What a scrape gets.
+    ///
+    /// # Errors
+    /// Never while there is memory to write to.
+    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+struct Scrape {
+    daemon: Arc<Daemon>,
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+/// What a wire counts for one direction, and how it is named.
+type PerDirection = (&'static str, &'static str, fn(&DirectionStats) -> &Counter);
+
+const PER_DIRECTION: [PerDirection; 5] = [
+    ("received_frames", "Frames that a wire took from the port that this direction starts at", |stats| &stats.received),
+    ("forwarded_frames", "Frames that a wire let pass", |stats| &stats.forwarded),
+    (
+        "forwarded_segments",
+        "Packets of the medium that the forwarded frames stand for: a super-frame counts as its segments",
+        |stats| &stats.forwarded_segments,
+    ),
+    ("classified_frames", "Frames that policy was asked about: new flows, and flows judged again", |stats| {
+        &stats.classified
+    }),
+    ("rejudged_flows", "Flows that were judged again because the policy of their wire had changed", |stats| {
+        &stats.rejudged
+    }),
+];
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let encoder = &mut encoder;
+        self.encode_build(encoder)?;
+        self.encode_policy(encoder)?;
+        self.encode_engine(encoder)?;
+        let wires = self.daemon.wires();
+        encode_wires(encoder, &wires)?;
+        encode_directions(encoder, &wires)?;
+        encode_ports(encoder, &wires)?;
+        encode_drops(encoder, &wires)
+    }
+}
+
+impl Scrape {
+    fn encode_build(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let labels = [("version", env!("CARGO_PKG_VERSION"))];
+        encoder.encode_descriptor("build", "The program that answers", None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    fn encode_policy(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = &self.daemon.counts;
+        let generation = self.daemon.enforcer.generation().0;
+        gauge(encoder, "policy_generation", "The generation of the policy in force", generation)?;
+        let (policies, pods) = self
+            .daemon
+            .in_force(generation)
+            .map_or((0, 0), |policy| (policy.cluster.policies().count(), policy.cluster.pods().count()));
+        gauge(encoder, "policies", "NetworkPolicies in force", policies as u64)?;
+        gauge(encoder, "pods", "Pods that the manifests in force tell of", pods as u64)?;
+        counter(encoder, "policy_reloads", "Readings of the manifests, refused ones included", &counts.reloads)?;
+        let help = "Readings of the manifests that were refused, while the running policy stayed in force";
+        counter(encoder, "policy_reload_failures", help, &counts.reload_failures)?;
+        let refused = u64::from(self.daemon.refused().is_some());
+        gauge(encoder, "policy_refused", "1 while the manifests that are there are refused, else 0", refused)?;
+        let at = counts.last_reload.load(Ordering::Relaxed) as f64 / 1000.0;
+        let help = "When the manifests were last read, since 1970";
+        let unit = Unit::Seconds;
+        encoder
+            .encode_descriptor("policy_last_reload_timestamp", help, Some(&unit), MetricType::Gauge)?
+            .encode_gauge(&at)?;
+        let help = "Time from resolving a policy to the last worker's acknowledgement";
+        let histogram = &counts.apply;
+        histogram.encode(encoder.encode_descriptor("policy_apply", help, Some(&unit), histogram.metric_type())?)
+    }
+
+    fn encode_engine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = &self.daemon.counts;
+        let workers = self.daemon.config.workers.len();
+        let alive = workers.saturating_sub(self.daemon.enforcer.dead_workers().len());
+        gauge(encoder, "workers", "Workers that the configuration asks for", workers as u64)?;
+        gauge(encoder, "workers_alive", "Workers that run", alive as u64)?;
+        let lost = AtomicU64::new(self.daemon.enforcer.events_lost());
+        counter(encoder, "events_lost", "Events that the log was too slow for; drops are counted all the same", &lost)?;
+        let help = "Drop lines that were left out to keep the log's rate";
+        counter(encoder, "log_lines_suppressed", help, &counts.suppressed)?;
+        let help = "Questions of rules that ask, all answered with no";
+        counter(encoder, "questions_denied", help, &counts.questions_denied)
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: &AtomicU64) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    encode_count(&mut metric, value.load(Ordering::Relaxed))
+}
+
+fn encode_count(metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+    metric.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+}
+
+/// The labels of a wire. One without a pod has an empty label, which is the same as none.
+fn labels(wire: &Wire) -> [(&'static str, &str); 2] {
+    [("wire", &wire.config.name), ("pod", wire.config.occupant.pod().unwrap_or_default())]
+}
+
+fn encode_wires(encoder: &mut DescriptorEncoder<'_>, wires: &[Wire]) -> fmt::Result {
+    gauge(encoder, "wires", "Wires that the configuration asks for", wires.len() as u64)?;
+    let help = "1 while both ports of a wire work, 0 while one is lost and nothing passes";
+    let mut family = encoder.encode_descriptor("wire_up", help, None, MetricType::Gauge)?;
+    for wire in wires {
+        let up = u64::from(wire.lost.is_none());
+        family.encode_family(&labels(wire))?.encode_gauge(&up)?;
+    }
+    let mut family = encoder.encode_descriptor("flows", "Live flows of a wire", None, MetricType::Gauge)?;
+    for wire in wires {
+        family.encode_family(&labels(wire))?.encode_gauge(&wire.stats.flows.get())?;
+    }
+    Ok(())
+}
+
+fn encode_directions(encoder: &mut DescriptorEncoder<'_>, wires: &[Wire]) -> fmt::Result {
+    let mut encode = |name, help, unit: Option<&Unit>, pick: fn(&DirectionStats) -> &Counter| {
+        let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for wire in wires {
+            for direction in Direction::BOTH {
+                let [name, pod] = labels(wire);
+                let value = pick(wire.stats.direction(direction)).get();
+                let labels = [name, pod, ("direction", direction.name())];
+                encode_count(&mut family.encode_family(&labels)?, value)?;
+            }
+        }
+        Ok(())
+    };
+    for (name, help, pick) in PER_DIRECTION {
+        encode(name, help, None, pick)?;
+    }
+    encode("forwarded", "Bytes that a wire let pass", Some(&Unit::Bytes), |stats| &stats.forwarded_bytes)
+}
+
+/// What a port counts, and how it is named.
+type PerPort = (&'static str, &'static str, fn(&PortStats) -> &Counter);
+
+const PER_PORT: [PerPort; 4] = [
+    ("port_receive_overflow_frames", "Frames that a port's device lost before they could be taken", |stats| {
+        &stats.receive_overflow
+    }),
+    (
+        "port_receive_error_frames",
+        "Frames that came and could not be taken over: too long, unreadable metadata",
+        |stats| &stats.receive_errors,
+    ),
+    ("port_send_error_frames", "Frames that a port's device refused for good", |stats| &stats.send_errors),
+    ("port_completed_checksums", "Checksums that were completed in software", |stats| &stats.checksums_completed),
+];
+
+fn encode_ports(encoder: &mut DescriptorEncoder<'_>, wires: &[Wire]) -> fmt::Result {
+    for (name, help, pick) in PER_PORT {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for wire in wires {
+            // The inside port is where egress comes from.
+            for (direction, side) in Direction::BOTH.into_iter().zip(["inside", "outside"]) {
+                let [name, pod] = labels(wire);
+                let labels = [name, pod, ("port", side)];
+                encode_count(&mut family.encode_family(&labels)?, pick(wire.stats.port(direction)).get())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode_drops(encoder: &mut DescriptorEncoder<'_>, wires: &[Wire]) -> fmt::Result {
+    let help = "Frames that a wire dropped; a reason appears once it has occurred on the wire";
+    let mut family = encoder.encode_descriptor("drops", help, None, MetricType::Counter)?;
+    for wire in wires {
+        for direction in Direction::BOTH {
+            let stats = wire.stats.direction(direction);
+            for &reason in DropReason::ALL {
+                let value = stats.dropped(reason).get();
+                if value > 0 {
+                    let [name, pod] = labels(wire);
+                    let labels = [name, pod, ("direction", direction.name()), ("reason", reason.label())];
+                    encode_count(&mut family.encode_family(&labels)?, value)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
