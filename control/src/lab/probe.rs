@@ -13,12 +13,16 @@ use dataplane::packet::Protocol;
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::Instant;
 
 use super::netns::Namespace;
 use super::world::Service;
 
-/// How long each try waits. A lost frame costs one try; a deny costs all.
+/// How long each try waits at least. A lost frame costs one try; a deny costs all.
 const WAITS: [Duration; 3] = [Duration::from_millis(300), Duration::from_millis(400), Duration::from_millis(500)];
+
+/// A try waits this many times as long as the slowest answer so far took: on a busy machine silence takes longer to tell.
+const PATIENCE: u32 = 5;
 
 /// Tries under way at once: each needs a descriptor or two.
 const AT_ONCE: usize = 600;
@@ -82,17 +86,19 @@ pub struct Attempt {
 pub async fn run(attempts: &[Attempt]) -> Vec<ProbeOutcome> {
     let mut outcomes = vec![ProbeOutcome::Timeout; attempts.len()];
     let mut pending: Vec<usize> = (0..attempts.len()).collect();
+    let mut slowest = Duration::ZERO;
     for wait in WAITS {
         for chunk in pending.chunks(AT_ONCE) {
-            round(attempts, chunk, wait, &mut outcomes).await;
+            let wait = wait.max(slowest * PATIENCE);
+            slowest = slowest.max(round(attempts, chunk, wait, &mut outcomes).await);
         }
         pending.retain(|&index| outcomes[index] == ProbeOutcome::Timeout);
     }
     outcomes
 }
 
-/// One try of each of `chunk`, all at once.
-async fn round(attempts: &[Attempt], chunk: &[usize], wait: Duration, outcomes: &mut [ProbeOutcome]) {
+/// One try of each of `chunk`, all at once. Answers how long the slowest answer took.
+async fn round(attempts: &[Attempt], chunk: &[usize], wait: Duration, outcomes: &mut [ProbeOutcome]) -> Duration {
     let mut by_namespace: BTreeMap<&Namespace, Vec<usize>> = BTreeMap::new();
     for &index in chunk {
         by_namespace.entry(&attempts[index].namespace).or_default().push(index);
@@ -109,17 +115,23 @@ async fn round(attempts: &[Attempt], chunk: &[usize], wait: Duration, outcomes: 
             }
         }
     }
+    let began = Instant::now();
     let tries = tries.into_iter().map(|(index, socket)| async move {
         let outcome = match socket {
             Ok(Some(socket)) => attempt(&attempts[index], socket, wait).await,
             Ok(None) => ProbeOutcome::Unsupported,
             Err(error) => ProbeOutcome::Error(error.to_string()),
         };
-        (index, outcome)
+        (index, outcome, began.elapsed())
     });
-    for (index, outcome) in futures::future::join_all(tries).await {
+    let mut slowest = Duration::ZERO;
+    for (index, outcome, took) in futures::future::join_all(tries).await {
+        if outcome.passes() == Some(true) {
+            slowest = slowest.max(took);
+        }
         outcomes[index] = outcome;
     }
+    slowest
 }
 
 /// A socket for an attempt; called inside its namespace.

@@ -14,7 +14,7 @@ const SETTLE: Duration = Duration::from_millis(150);
 
 /// A watch on files and directories. Dropping it ends it.
 #[derive(Debug)]
-pub struct Watch {
+pub(super) struct Watch {
     _watcher: RecommendedWatcher,
     edits: mpsc::UnboundedReceiver<()>,
 }
@@ -24,7 +24,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the system refuses (inotify's limits).
-    pub fn start(paths: &[PathBuf]) -> Result<Watch> {
+    pub(super) fn start(paths: &[PathBuf]) -> Result<Watch> {
         let refused = |error: notify::Error| {
             LabError::System(format!(
                 "cannot watch the files: {error}; raise fs.inotify.max_user_watches, or use --once"
@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// Waits for an edit, and until the files have settled.
-    pub async fn edited(&mut self) {
+    pub(super) async fn edited(&mut self) {
         if self.edits.recv().await.is_none() {
             return std::future::pending().await;
         }
@@ -73,7 +73,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("policy.yaml");
         std::fs::write(&file, "a").unwrap();
-        let mut watch = Watch::start(&[file.clone()]).unwrap();
+        let mut watch = Watch::start(std::slice::from_ref(&file)).unwrap();
         for text in ["b", "c"] {
             std::fs::write(directory.path().join("new"), text).unwrap();
             std::fs::rename(directory.path().join("new"), &file).unwrap();
