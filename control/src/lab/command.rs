@@ -103,6 +103,9 @@ pub fn run(args: &LabArgs) -> anyhow::Result<ExitCode> {
 
 async fn lab(args: &LabArgs) -> Result<ExitCode> {
     let expectation = args.expect.as_deref().map(Expectation::read).transpose()?;
+    // Before the files are read, so that no edit falls between.
+    let follows = !args.once && expectation.is_none();
+    let watch = follows.then(|| Watch::start(&args.files)).transpose()?;
     let cluster = load(&args.files)?;
     // From here on a signal ends the lab in order.
     let mut stop = Stop::listen()?;
@@ -116,10 +119,7 @@ async fn lab(args: &LabArgs) -> Result<ExitCode> {
         return Ok(compare(args, &matrix, &expectation));
     }
     show(args, &matrix, None);
-    if args.once {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let watch = Watch::start(&args.files)?;
+    let Some(watch) = watch else { return Ok(ExitCode::SUCCESS) };
     match &args.shell {
         Some(pod) => shell(&mut lab, args, pod, watch, &mut stop).await?,
         None => follow(&mut lab, args, matrix, watch, &mut stop).await?,

@@ -1,29 +1,82 @@
 //! The lab's engine: a wire for each pod, and the policy on all of them.
 
-use dataplane::port::PortKind;
+use std::collections::BTreeMap;
+
+use dataplane::guard::{Endpoint, Permissions};
+use dataplane::port::{PortKind, PortSpec};
+use dataplane::rules::WireId;
 
 use super::error::{LabError, Result};
-use super::topology::{Place, Topology};
-use crate::policy::cluster::Cluster;
+use super::topology::{MTU, POD_INTERFACE, Place, Topology};
+use crate::enforcer::{Enforcer, EnforcerConfig, EnforcerError, WireSpec};
+use crate::policy::cluster::{Cluster, ObjectName};
+use crate::policy::resolve::{OwnNode, Resolver};
 
 /// The running engine of a lab. Dropping it closes all wires.
-pub(super) struct Engine {}
+pub(super) struct Engine {
+    enforcer: Enforcer,
+    port: PortKind,
+    wires: BTreeMap<ObjectName, WireId>,
+    resolver: Resolver,
+}
 
 impl Engine {
     pub(super) fn start(port: PortKind) -> Result<Engine> {
-        Err(LabError::System(format!("no engine drives {} ports yet; use --no-enforce", port.name())))
+        let enforcer = Enforcer::start(&EnforcerConfig::default()).map_err(refused)?;
+        Ok(Engine { enforcer, port, wires: BTreeMap::new(), resolver: Resolver::new(OwnNode::Allow) })
     }
 
     /// Puts a pod behind a wire, closed until a policy knows it.
-    pub(super) fn attach(&mut self, _key: &str, _place: &Place, _topology: &Topology) -> Result<()> {
+    pub(super) fn attach(&mut self, key: &str, place: &Place, topology: &Topology) -> Result<()> {
+        let spec = |namespace: &super::netns::Namespace, device: &str| {
+            let path = namespace.path().display().to_string();
+            PortSpec::new(self.port, device).in_namespace(path).with_mtu(MTU as usize)
+        };
+        let (inside, outside) = match self.port {
+            PortKind::Tap => (
+                spec(&place.namespace, POD_INTERFACE).with_mac(place.mac),
+                spec(&topology.fabric, &place.gateway()),
+            ),
+            _ => (spec(&topology.wires, &place.inside()), spec(&topology.wires, &place.outside())),
+        };
+        let endpoint = Endpoint {
+            mac: Some(place.mac),
+            addresses: place.addresses.iter().map(|&address| address.into()).collect(),
+        };
+        let spec = WireSpec {
+            name: key.into(),
+            inside,
+            outside,
+            endpoint: Some(endpoint),
+            permissions: Permissions::default(),
+        };
+        let wire = self.enforcer.attach(&spec).map_err(refused)?;
+        let name = key.parse().map_err(LabError::Input)?;
+        self.wires.insert(name, wire);
         Ok(())
     }
 
     /// Takes a pod's wire away.
-    pub(super) fn detach(&mut self, _key: &str) {}
+    pub(super) fn detach(&mut self, key: &str) {
+        let wire = key.parse().ok().and_then(|name: ObjectName| self.wires.remove(&name));
+        if let Some(wire) = wire {
+            self.enforcer.detach(wire);
+        }
+    }
 
     /// Puts a cluster's policies in force on all wires, and returns when they are.
-    pub(super) fn apply(&mut self, _cluster: &Cluster) -> Result<()> {
+    pub(super) fn apply(&mut self, cluster: &Cluster) -> Result<()> {
+        let wires = self.wires.iter().map(|(name, &wire)| (name.clone(), wire));
+        let resolved = self.resolver.resolve(cluster, wires);
+        self.enforcer.publish(resolved.rules).map_err(refused)?;
         Ok(())
     }
+
+    pub(super) fn enforcer(&self) -> &Enforcer {
+        &self.enforcer
+    }
+}
+
+fn refused(error: EnforcerError) -> LabError {
+    LabError::System(error.to_string())
 }

@@ -8,19 +8,19 @@
 //! A lab is one process: the engine's workers, the servers and the probes all run in it, in sockets that were made inside
 //! the namespaces. Nothing outlives it ([`instance`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
 
 use dataplane::port::PortKind;
 
 use self::engine::Engine;
-use self::matrix::Question;
 use self::netns::Namespace;
 use self::probe::Attempt;
 use self::server::Servers;
 use self::topology::Topology;
 use self::world::{LabPod, World};
+use crate::enforcer::Enforcer;
 use crate::policy::cluster::Cluster;
 
 pub mod command;
@@ -38,7 +38,7 @@ mod watch;
 pub mod world;
 
 pub use error::{LabError, Result};
-pub use matrix::{Look, Matrix};
+pub use matrix::{Look, Matrix, Question};
 pub use probe::ProbeOutcome;
 pub use world::{Family, Service};
 
@@ -235,11 +235,30 @@ impl Lab {
     /// When either is unknown or has no address of that family.
     pub async fn probe(&self, from: &str, to: &str, service: Service, family: Family) -> Result<ProbeOutcome> {
         let question = Question { from: from.into(), to: to.into(), service, family };
+        Ok(self.ask(&[question]).await?.remove(0))
+    }
+
+    /// Tries many connections at once; one outcome each, in order.
+    ///
+    /// # Errors
+    /// When an end is unknown or has no address of the family.
+    pub async fn ask(&self, questions: &[Question]) -> Result<Vec<ProbeOutcome>> {
         let hosts = self.hosts();
-        let attempts = [attempt(&hosts, &question)?, control(&hosts, &question)?];
+        // Each server is asked once from inside its own namespace, whoever else asks it.
+        let controls: BTreeSet<Question> =
+            questions.iter().map(|question| Question { from: question.to.clone(), ..question.clone() }).collect();
+        let mut attempts = questions.iter().map(|question| attempt(&hosts, question)).collect::<Result<Vec<_>>>()?;
+        for question in &controls {
+            attempts.push(Attempt { source: None, ..attempt(&hosts, question)? });
+        }
         let mut outcomes = probe::run(&attempts).await;
-        let control = outcomes.pop().unwrap_or(ProbeOutcome::Timeout);
-        Ok(backed(outcomes.pop().unwrap_or(ProbeOutcome::Timeout), &control))
+        let proofs = outcomes.split_off(questions.len());
+        let proofs: BTreeMap<Question, ProbeOutcome> = controls.into_iter().zip(proofs).collect();
+        let backed = questions.iter().zip(outcomes).map(|(question, outcome)| {
+            let control = &proofs[&Question { from: question.to.clone(), ..question.clone() }];
+            outcome.backed_by(control)
+        });
+        Ok(backed.collect())
     }
 
     /// Probes every pair of endpoints, on each port of the receiver and each family that both have.
@@ -249,24 +268,9 @@ impl Lab {
     pub async fn matrix(&self) -> Result<Matrix> {
         let hosts = self.hosts();
         let questions = self.questions(&hosts);
-        let mut controls: Vec<(String, Service, Family)> =
-            questions.iter().map(|question| (question.to.clone(), question.service, question.family)).collect();
-        controls.sort_unstable();
-        controls.dedup();
-        let mut attempts = questions.iter().map(|question| attempt(&hosts, question)).collect::<Result<Vec<_>>>()?;
-        for (to, service, family) in &controls {
-            let question = Question { from: to.clone(), to: to.clone(), service: *service, family: *family };
-            attempts.push(control(&hosts, &question)?);
-        }
-        let mut outcomes = probe::run(&attempts).await;
-        let proofs = outcomes.split_off(questions.len());
-        let proofs: BTreeMap<_, _> = controls.into_iter().zip(proofs).collect();
-        let results = questions.into_iter().zip(outcomes).map(|(question, outcome)| {
-            let proof = &proofs[&(question.to.clone(), question.service, question.family)];
-            let outcome = backed(outcome, proof);
-            (question, outcome)
-        });
-        Ok(Matrix { endpoints: hosts.iter().map(|host| host.name.clone()).collect(), results: results.collect() })
+        let outcomes = self.ask(&questions).await?;
+        let endpoints = hosts.iter().map(|host| host.name.clone()).collect();
+        Ok(Matrix { endpoints, results: questions.into_iter().zip(outcomes).collect() })
     }
 
     fn questions(&self, hosts: &[Host<'_>]) -> Vec<Question> {
@@ -324,6 +328,11 @@ impl Lab {
         &self.topology
     }
 
+    /// The engine; `None` without enforcement.
+    pub fn enforcer(&self) -> Option<&Enforcer> {
+        self.engine.as_ref().map(Engine::enforcer)
+    }
+
     /// Removes everything, as dropping does.
     pub fn stop(self) {}
 }
@@ -356,22 +365,6 @@ fn attempt(hosts: &[Host<'_>], question: &Question) -> Result<Attempt> {
         service: question.service,
         answer: server::answer(&to.name, question.service),
     })
-}
-
-/// The same server, asked from inside its own namespace.
-fn control(hosts: &[Host<'_>], question: &Question) -> Result<Attempt> {
-    let own = attempt(hosts, &Question { from: question.to.clone(), ..question.clone() })?;
-    Ok(Attempt { source: None, ..own })
-}
-
-/// What silence means depends on whether the server answers at all.
-fn backed(outcome: ProbeOutcome, control: &ProbeOutcome) -> ProbeOutcome {
-    match (outcome, control) {
-        (ProbeOutcome::Timeout, ProbeOutcome::Reached | ProbeOutcome::Refused) => ProbeOutcome::Timeout,
-        (ProbeOutcome::Timeout, ProbeOutcome::Error(why)) => ProbeOutcome::Broken(why.clone()),
-        (ProbeOutcome::Timeout, _) => ProbeOutcome::Broken("silence".into()),
-        (outcome, _) => outcome,
-    }
 }
 
 /// A matrix has hundreds of sockets open at once; the usual soft limit is 1024.

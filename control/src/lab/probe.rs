@@ -54,6 +54,17 @@ impl ProbeOutcome {
         }
     }
 
+    /// What silence means depends on whether the server answers at all: `control` is what came of the same question
+    /// from inside the server's own namespace.
+    pub fn backed_by(self, control: &ProbeOutcome) -> ProbeOutcome {
+        match (self, control) {
+            (ProbeOutcome::Timeout, ProbeOutcome::Reached | ProbeOutcome::Refused) => ProbeOutcome::Timeout,
+            (ProbeOutcome::Timeout, ProbeOutcome::Error(why)) => ProbeOutcome::Broken(why.clone()),
+            (ProbeOutcome::Timeout, _) => ProbeOutcome::Broken("silence".into()),
+            (outcome, _) => outcome,
+        }
+    }
+
     /// One word for JSON.
     pub fn label(&self) -> &'static str {
         match self {
