@@ -94,9 +94,8 @@ impl Drop for Background {
 }
 
 fn outcome<'a>(probes: &'a [Value], from: &str, to: &str, protocol: &str) -> Vec<(&'a str, bool)> {
-    let asked = probes.iter().filter(|probe| {
-        probe["from"] == from && probe["to"] == to && probe["protocol"] == protocol
-    });
+    let asked =
+        probes.iter().filter(|probe| probe["from"] == from && probe["to"] == to && probe["protocol"] == protocol);
     asked.map(|probe| (probe["outcome"].as_str().unwrap(), probe["changed"].as_bool().unwrap())).collect()
 }
 
@@ -104,7 +103,8 @@ fn outcome<'a>(probes: &'a [Value], from: &str, to: &str, protocol: &str) -> Vec
 fn bad_input_ends_with_2_and_says_where() {
     let (_keep, directory) = world();
     let path = directory.to_str().unwrap();
-    std::fs::write(directory.join("policy.yaml"), DENY.replace("podSelector", "policyTypes: [egress], podSelector")).unwrap();
+    std::fs::write(directory.join("policy.yaml"), DENY.replace("podSelector", "policyTypes: [egress], podSelector"))
+        .unwrap();
     let (code, text) = run(&["-f", path, "--once"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("policy.yaml") && text.contains("a/deny") && text.contains("\"Egress\""), "{text}");

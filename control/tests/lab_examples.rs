@@ -20,8 +20,7 @@ async fn play_examples(port: PortKind) {
     assert_eq!(examples.len(), 10);
     let external: BTreeSet<IpAddr> =
         examples.iter().flat_map(|example| &example.expectation.external).copied().collect();
-    let options =
-        LabOptions { port: Some(port), external: external.into_iter().collect(), ..LabOptions::default() };
+    let options = LabOptions { port: Some(port), external: external.into_iter().collect(), ..LabOptions::default() };
     let mut lab = Lab::start(&examples[0].load().unwrap(), options).unwrap();
     for example in &examples {
         lab.apply(&example.load().unwrap()).unwrap();
@@ -87,14 +86,19 @@ struct Recipe {
     probes: Vec<Probe>,
 }
 
-fn corpus() -> Value {
+/// The recipes; `None` if the conformance corpus is not there, which only a developer's machine may say.
+fn corpus() -> Option<Value> {
     let directory = std::env::var_os("PENSTOCK_CONFORMANCE")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"), PathBuf::from);
     let file = directory.join("np-recipes.json");
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| {
-        panic!("{}: {error}; say where the conformance corpus is with PENSTOCK_CONFORMANCE", file.display())
-    });
-    serde_json::from_str(&text).unwrap()
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Some(serde_json::from_str(&text).unwrap()),
+        Err(error) if std::env::var_os("CI").is_some() => panic!("{}: {error}", file.display()),
+        Err(error) => {
+            eprintln!("SKIPPED, no conformance corpus: {}: {error}; set PENSTOCK_CONFORMANCE", file.display());
+            None
+        }
+    }
 }
 
 fn protocol(value: &Value, mirrored: bool) -> &'static str {
@@ -174,7 +178,7 @@ fn endpoint(name: &str, family: Family) -> String {
 }
 
 async fn play_recipes(port: PortKind) {
-    let corpus = corpus();
+    let Some(corpus) = corpus() else { return };
     let external: Ipv4Addr = "93.184.216.34".parse().unwrap();
     let external = vec![IpAddr::V4(external), IpAddr::V6(sixth(external))];
     let options = LabOptions { port: Some(port), external, ..LabOptions::default() };

@@ -33,10 +33,9 @@ impl Engine {
             PortSpec::new(self.port, device).in_namespace(path).with_mtu(MTU as usize)
         };
         let (inside, outside) = match self.port {
-            PortKind::Tap => (
-                spec(&place.namespace, POD_INTERFACE).with_mac(place.mac),
-                spec(&topology.fabric, &place.gateway()),
-            ),
+            PortKind::Tap => {
+                (spec(&place.namespace, POD_INTERFACE).with_mac(place.mac), spec(&topology.fabric, &place.gateway()))
+            }
             _ => (spec(&topology.wires, &place.inside()), spec(&topology.wires, &place.outside())),
         };
         let endpoint = Endpoint {
