@@ -11,9 +11,12 @@
 //! * [`cluster`], [`labels`], [`selector`]: the state, with labels interned
 //! * [`resolve`]: for each local endpoint and direction, open or a chain of rules; where each rule comes from
 //! * [`probe`], [`judge`]: questions about single connections, and their answers
+//! * [`explain`], [`diff`]: why an answer is what it is, and which answers a change turns round
 //! * [`oracle`]: the same answers read straight off the objects, for tests
 
 pub mod cluster;
+pub mod diff;
+pub mod explain;
 pub mod judge;
 pub mod labels;
 pub mod manifest;

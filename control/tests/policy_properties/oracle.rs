@@ -1,8 +1,6 @@
 //! What `resolve` makes is held equal to the oracle: over random worlds and policies, every connection gets the same
 //! answer from both, and both name the same rules.
 
-mod policy_worlds;
-
 use std::collections::HashMap;
 
 use control::policy::judge::Judge;
@@ -11,14 +9,16 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use crate::worlds;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn rules_answer_as_the_oracle_does(manifest in policy_worlds::worlds()) {
-        let cluster = policy_worlds::load(&manifest);
+    fn rules_answer_as_the_oracle_does(manifest in worlds::worlds()) {
+        let cluster = worlds::load(&manifest);
         let judge = Judge::new(&cluster);
-        for probe in policy_worlds::probes(&cluster) {
+        for probe in worlds::probes(&cluster) {
             let connection = probe.locate(&cluster).unwrap();
             let (oracle, rules) = (oracle::judge(&cluster, &connection), judge.judge(&connection));
             prop_assert_eq!(oracle, rules, "{} via {:?}", probe, probe.via);
@@ -32,9 +32,9 @@ fn the_worlds_are_varied() {
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
     let mut counts: HashMap<String, usize> = HashMap::new();
     for _ in 0..40 {
-        let manifest = policy_worlds::worlds().new_tree(&mut runner).unwrap().current();
-        let cluster = policy_worlds::load(&manifest);
-        for probe in policy_worlds::probes(&cluster) {
+        let manifest = worlds::worlds().new_tree(&mut runner).unwrap().current();
+        let cluster = worlds::load(&manifest);
+        for probe in worlds::probes(&cluster) {
             let answer = oracle::evaluate(&cluster, &probe).unwrap();
             *counts.entry(format!("{:?} {:?}", answer.egress, answer.ingress)).or_default() += 1;
             for rule in &answer.rules {

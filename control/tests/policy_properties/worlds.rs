@@ -1,7 +1,5 @@
 //! Random worlds with random policies, as manifests: small vocabularies, so that selectors, addresses and ports meet.
 
-#![allow(dead_code, reason = "each test uses a part")]
-
 use control::policy::cluster::Cluster;
 use control::policy::manifest::load_text;
 use control::policy::probe::{Probe, Service, Target};
@@ -96,6 +94,24 @@ pub(crate) fn probes(cluster: &Cluster) -> Vec<Probe> {
         }
     }
     probes
+}
+
+/// Addresses in and around the blocks that policies name.
+pub(crate) fn addresses() -> impl Strategy<Value = std::net::IpAddr> {
+    let v4 = any::<u32>().prop_map(|bits| std::net::IpAddr::from(bits.to_be_bytes()));
+    select(vec![
+        "10.0.0.77",
+        "10.0.1.77",
+        "10.0.1.200",
+        "10.9.9.9",
+        "192.168.0.9",
+        "fd00::1:77",
+        "fd00::77",
+        "2001:db8::9",
+    ])
+    .prop_map(|text| text.parse().unwrap())
+    .boxed()
+    .prop_union(v4.boxed())
 }
 
 fn services() -> impl Iterator<Item = Service> {
