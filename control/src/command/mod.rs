@@ -1,9 +1,12 @@
 //! The commands that people type.
 
+mod diff;
 mod eval;
 mod exit;
+mod explain;
 mod input;
 mod matrix;
+mod output;
 
 pub use exit::{CommandResult, Failure, Outcome, finish};
 pub use input::{ManifestArgs, Output, Palette, load};
@@ -26,6 +29,8 @@ enum Command {
     Demo(lab::demo::DemoArgs),
     Eval(eval::EvalArgs),
     Matrix(matrix::MatrixArgs),
+    Explain(explain::ExplainArgs),
+    Diff(diff::DiffArgs),
     Run(daemon::RunArgs),
 }
 
@@ -36,6 +41,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Demo(args) => lab::demo::run(args),
         Command::Eval(args) => Ok(finish(eval::run(args))),
         Command::Matrix(args) => Ok(finish(matrix::run(args))),
+        Command::Explain(args) => Ok(finish(explain::run(args))),
+        Command::Diff(args) => Ok(finish(diff::run(args))),
         Command::Run(args) => Ok(finish(daemon::run(args))),
     }
     .unwrap_or_else(|error| finish(Err(Failure::system(error))))

@@ -32,6 +32,7 @@ pub struct Change {
 
 /// What changes between two states.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// Denied before, allowed now.
     pub newly_allowed: Vec<Change>,
@@ -184,7 +185,7 @@ fn is_of_a_pod(clusters: [&Cluster; 2], address: IpAddr) -> bool {
 }
 
 /// All rules of all policies.
-fn all_rules<'a>(clusters: [&'a Cluster; 2]) -> impl Iterator<Item = &'a super::cluster::PolicyRule> {
+fn all_rules(clusters: [&Cluster; 2]) -> impl Iterator<Item = &super::cluster::PolicyRule> {
     let policies = clusters.into_iter().flat_map(Cluster::policies);
     policies.flat_map(|policy| Direction::BOTH.into_iter().flat_map(|way| policy.rules(way).unwrap_or_default()))
 }

@@ -65,5 +65,5 @@ fn pods_that_come_and_go_are_named_and_asked_ports_alone_are_asked() {
     new.remove_pod(&"x/b".parse().unwrap());
     let difference = diff(&old, &new, &["TCP/80".parse().unwrap()]);
     assert_eq!(difference.to_string(), "newly denied:\n  203.0.113.7 → x/a  TCP/80\nonly in the old: pods x/b\n");
-    assert_eq!(serde_json::to_value(&difference).unwrap()["newly_denied"][0]["ports"], serde_json::json!(["TCP/80"]));
+    assert_eq!(serde_json::to_value(&difference).unwrap()["newlyDenied"][0]["ports"], serde_json::json!(["TCP/80"]));
 }

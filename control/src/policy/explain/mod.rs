@@ -21,6 +21,7 @@ pub use suggest::{DeniedDns, Suggestion, denied_dns};
 
 /// Why a question got its answer.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Who opens the connection.
     pub from: Target,
@@ -48,6 +49,7 @@ pub struct Explanation {
 
 /// One end's side of it.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EndExplanation {
     /// What this end says.
     pub verdict: EndVerdict,
@@ -86,6 +88,7 @@ pub enum EndReason {
 
 /// A rule that allows the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MatchedRule {
     /// Whose.
     #[serde(serialize_with = "as_text")]
@@ -105,6 +108,7 @@ pub struct MatchedRule {
 
 /// A policy that isolates the pod and does not allow the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PolicyMiss {
     /// Which.
     #[serde(serialize_with = "as_text")]
@@ -117,6 +121,7 @@ pub struct PolicyMiss {
 
 /// A rule that does not match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RuleMiss {
     /// Which rule of the list, from 0.
     pub rule: usize,

@@ -1,0 +1,55 @@
+//! `penstock diff`: what a change newly allows and newly denies.
+
+use std::path::PathBuf;
+
+use super::exit::{CommandResult, Failure, Outcome};
+use super::input::{Output, load};
+use super::output::{write_json, write_stdout};
+use crate::policy::diff::diff;
+use crate::policy::probe::Service;
+
+/// Compares two states, each with its namespaces, pods and policies: which connections the second newly allows and denies
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct DiffArgs {
+    /// The old state, then the new one: a file or a directory each
+    #[arg(short = 'f', long = "filename", value_name = "OLD|NEW", required = true)]
+    paths: Vec<PathBuf>,
+    /// Ask about this port alone, such as TCP/80 or UDP/53; repeatable. All ports without it
+    #[arg(long = "port", value_name = "PROTOCOL/PORT")]
+    ports: Vec<Service>,
+    /// End with exit code 1 unless nothing changes
+    #[arg(long, value_enum)]
+    expect: Option<Expect>,
+    /// How to answer
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Expect {
+    None,
+}
+
+/// Carries the command out.
+///
+/// # Errors
+/// Bad manifests, or not two of them.
+pub(super) fn run(args: &DiffArgs) -> CommandResult {
+    let [old, new] = &args.paths[..] else {
+        return Err(Failure::BadInput(format!(
+            "diff compares two states and got {}: write -f OLD -f NEW",
+            args.paths.len()
+        )));
+    };
+    if old == new {
+        return Err(Failure::BadInput(format!("-f {}: old and new are the same; write -f OLD -f NEW", old.display())));
+    }
+    let (old, new) = (load(std::slice::from_ref(old))?, load(std::slice::from_ref(new))?);
+    let difference = diff(&old, &new, &args.ports);
+    match args.output {
+        Output::Json => write_json(&difference)?,
+        Output::Text => write_stdout(&difference.to_string())?,
+    }
+    let as_expected = args.expect.is_none() || difference.is_empty();
+    Ok(if as_expected { Outcome::Done } else { Outcome::No })
+}
