@@ -35,8 +35,8 @@ pub(super) struct Wire {
     pub(super) id: WireId,
     /// What it counts, or counted last.
     pub(super) stats: Arc<WireStats>,
-    /// Which interfaces its ports stand on, inside and outside.
-    interfaces: [Option<Interface>; 2],
+    /// Which interfaces its ports stand on, inside and outside, as far as that could be looked up.
+    interfaces: [Option<Option<Interface>>; 2],
     /// Why nothing passes, if a port is lost.
     pub(super) lost: Option<String>,
     /// What the engine was told of the endpoint.
@@ -70,6 +70,14 @@ impl InForce {
         let policies = if of(direction).is_empty() { of(direction.reverse()) } else { of(direction) };
         policies.iter().map(ToString::to_string).collect()
     }
+}
+
+/// Why manifests are not in force.
+enum NotApplied {
+    /// They are wrong; the running policy stays.
+    Refused(String),
+    /// They are published, and not every worker follows them yet.
+    Late(String),
 }
 
 /// The running daemon.
@@ -151,9 +159,9 @@ pub(super) fn endpoint(wire: &WireConfig, addresses: Option<Vec<Address>>) -> Re
     Ok(Some(Endpoint { mac, addresses }))
 }
 
-/// The interfaces that a wire's ports stand on.
-fn interfaces(wire: &WireConfig) -> [Option<Interface>; 2] {
-    [&wire.inside, &wire.outside].map(|port| preflight::interface(port).ok().flatten())
+/// The interfaces that the names of a wire's ports mean now; the outer `None` where they could not be looked up.
+fn interfaces(wire: &WireConfig) -> [Option<Option<Interface>>; 2] {
+    [&wire.inside, &wire.outside].map(|port| preflight::interface(port).ok())
 }
 
 fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> WireSpec {
@@ -236,15 +244,26 @@ impl Daemon {
             Occupant::Pod { .. } => None,
             Occupant::Endpoint { traffic, .. } | Occupant::Subnet { traffic } => Some(unselected(wire.id, traffic)),
         }));
-        let generation = self.enforcer.publish(resolved.rules)?.0;
+        // Kept before it is published, so that the log knows it by its first event. Nobody else publishes.
+        let generation = self.enforcer.generation().0 + 1;
+        self.remember(InForce { generation, cluster, table: resolved.table });
+        let published = self.enforcer.publish(resolved.rules);
+        if let Err(error) = &published
+            && !matches!(error, EnforcerError::NotAcknowledged(_))
+        {
+            lock(&self.history).pop_back();
+        }
+        published?;
+        self.counts.applied(Clocks::read().engine.since(began));
+        Ok(generation)
+    }
+
+    fn remember(&self, policy: InForce) {
         let mut history = lock(&self.history);
-        history.push_back(Arc::new(InForce { generation, cluster, table: resolved.table }));
+        history.push_back(Arc::new(policy));
         while history.len() > HISTORY {
             history.pop_front();
         }
-        drop(history);
-        self.counts.applied(Clocks::read().engine.since(began));
-        Ok(generation)
     }
 
     /// The policy of a generation, or the newest if that one is forgotten.
@@ -265,29 +284,38 @@ impl Daemon {
         self.counts.reloaded(result.is_ok());
         match &result {
             Ok((generation, policies)) => info!(generation, policies, "policy in force"),
-            Err(reasons) => {
+            Err(NotApplied::Refused(reasons)) => {
                 for reason in reasons.lines() {
                     error!("policy refused, the running one stays in force: {reason}");
                 }
             }
+            Err(NotApplied::Late(reason)) => error!("{reason}"),
         }
-        *lock(&self.refused) = result.err();
+        *lock(&self.refused) = match result {
+            Err(NotApplied::Refused(reasons)) => Some(reasons),
+            Ok(_) | Err(NotApplied::Late(_)) => None,
+        };
     }
 
-    fn read_and_apply(&self, resolver: &mut Resolver) -> Result<(u64, usize), String> {
-        let loaded = load(&self.config)?;
-        let addresses = addresses(&self.config, &loaded.cluster)?;
+    fn read_and_apply(&self, resolver: &mut Resolver) -> Result<(u64, usize), NotApplied> {
+        let loaded = load(&self.config).map_err(NotApplied::Refused)?;
+        let addresses = addresses(&self.config, &loaded.cluster).map_err(NotApplied::Refused)?;
         for warning in &loaded.warnings {
             warn!("{warning}");
         }
         let policies = loaded.cluster.policies().count();
         let moved = self.move_endpoints(addresses);
-        let result = self.put_in_force(resolver, loaded.cluster).map_err(|error| error.to_string());
-        if result.is_err() && moved {
-            // Wires that were opened anew have a number that the rules in force do not know.
-            self.put_back(resolver);
+        match self.put_in_force(resolver, loaded.cluster) {
+            Ok(generation) => Ok((generation, policies)),
+            Err(error @ EnforcerError::NotAcknowledged(_)) => Err(NotApplied::Late(error.to_string())),
+            Err(error) => {
+                if moved {
+                    // Wires that were opened anew have a number that the rules in force do not know.
+                    self.put_back(resolver);
+                }
+                Err(NotApplied::Refused(error.to_string()))
+            }
         }
-        Ok((result?, policies))
     }
 
     /// Puts the policy in force for the wires as they are now.
@@ -308,7 +336,10 @@ impl Daemon {
             let (Some(endpoint), Some(addresses)) = (&wire.endpoint, addresses) else { continue };
             if endpoint.addresses != addresses {
                 info!(wire = wire.config.name, "the endpoint's addresses have changed, the wire is opened anew");
-                self.open_anew(index, &wire, Some(Endpoint { mac: endpoint.mac, addresses }));
+                // A pod that was made anew has another MAC address too.
+                let mac = endpoint.mac;
+                let moved_to = self::endpoint(&wire.config, Some(addresses.clone()));
+                self.open_anew(index, &wire, moved_to.unwrap_or(Some(Endpoint { mac, addresses })));
                 moved = true;
             }
         }
@@ -360,9 +391,10 @@ impl Daemon {
     pub(super) fn look_after_wires(&self) {
         for wire in self.wires().iter().filter(|wire| wire.lost.is_none()) {
             for (side, (now, before)) in
-                Direction::BOTH.into_iter().zip(interfaces(&wire.config).iter().zip(&wire.interfaces))
+                Direction::BOTH.into_iter().zip(interfaces(&wire.config).into_iter().zip(wire.interfaces))
             {
-                if now != before {
+                // What cannot be looked up just now says nothing about the port.
+                if now.zip(before).is_some_and(|(now, before)| now != before) {
                     self.lose(wire.id, side, "its interface was removed or made anew");
                 }
             }
