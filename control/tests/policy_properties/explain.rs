@@ -75,6 +75,25 @@ fn allowed(cluster: &Cluster, probe: &Probe) -> bool {
     oracle::evaluate(cluster, probe).unwrap().is_allowed()
 }
 
+/// Checks all that is said of one question.
+fn check(judge: &Judge<'_>, probe: &Probe) -> Result<Explanation, TestCaseError> {
+    let cluster = judge.cluster();
+    let answer = judge.answer(probe).unwrap();
+    let explanation = explain(cluster, probe).unwrap();
+    let ends = [&explanation.egress, &explanation.ingress];
+    prop_assert_eq!(ends.map(|end| end.verdict), [answer.egress, answer.ingress], "{}", probe);
+    prop_assert_eq!(explanation.verdict == EndVerdict::Allow, answer.is_allowed(), "{}", probe);
+    let deciding: Vec<_> = ends.into_iter().filter_map(deciding_rule).collect();
+    prop_assert_eq!(deciding, answer.rules, "{}", probe);
+    prop_assert!(allowed(&follow_suggestions(cluster, &explanation), probe), "{}\n{}", probe, explanation);
+    for end in ends {
+        if let Some(changed) = remove_named(cluster, end) {
+            prop_assert!(!allowed(&changed, probe), "{}\n{}", probe, explanation);
+        }
+    }
+    Ok(explanation)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(24) })]
 
@@ -83,19 +102,7 @@ proptest! {
         let cluster = worlds::load(&manifest);
         let judge = Judge::new(&cluster);
         for probe in worlds::probes(&cluster).iter().step_by(3) {
-            let answer = judge.answer(probe).unwrap();
-            let explanation = explain(&cluster, probe).unwrap();
-            let ends = [&explanation.egress, &explanation.ingress];
-            prop_assert_eq!(ends.map(|end| end.verdict), [answer.egress, answer.ingress], "{}", probe);
-            prop_assert_eq!(explanation.verdict == EndVerdict::Allow, answer.is_allowed(), "{}", probe);
-            let deciding: Vec<_> = ends.into_iter().filter_map(deciding_rule).collect();
-            prop_assert_eq!(deciding, answer.rules, "{}", probe);
-            prop_assert!(allowed(&follow_suggestions(&cluster, &explanation), probe), "{}\n{}", probe, explanation);
-            for end in ends {
-                if let Some(changed) = remove_named(&cluster, end) {
-                    prop_assert!(!allowed(&changed, probe), "{}\n{}", probe, explanation);
-                }
-            }
+            check(&judge, probe)?;
         }
     }
 
@@ -109,6 +116,33 @@ proptest! {
             prop_assert!(denied_dns(&changed, pod).is_none(), "{}", pod.name);
         }
     }
+}
+
+/// Every pair of ends of every example, on every port that a container names and on DNS.
+#[test]
+fn the_examples_are_explained() {
+    let mut counts = [0, 0];
+    for (name, cluster) in worlds::examples() {
+        let judge = Judge::new(&cluster);
+        for probe in worlds::probes_between_pods(&cluster) {
+            let explanation = check(&judge, &probe).unwrap_or_else(|error| panic!("{name}: {error}"));
+            counts[usize::from(explanation.verdict == EndVerdict::Allow)] += 1;
+        }
+    }
+    let [denied, allowed] = counts;
+    println!("{denied} denials and {allowed} allowances explained");
+    assert!(denied > 500 && allowed > 500);
+}
+
+/// The example that forbids DNS without meaning to is the one of which it is said.
+#[test]
+fn denied_dns_is_pointed_out_where_it_is_denied() {
+    let with_denied_dns = worlds::examples().into_iter().filter(|(_, cluster)| {
+        cluster.pods().any(|pod| denied_dns(cluster, pod).is_some_and(|dns| dns.protocols.contains(&"UDP")))
+    });
+    let names: Vec<_> = with_denied_dns.map(|(name, _)| name).collect();
+    assert!(names.iter().any(|name| name.starts_with("10-")), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("04-") || name.starts_with("09-")), "{names:?}");
 }
 
 /// The rule that decided at an end, as [`Judge`] names it.

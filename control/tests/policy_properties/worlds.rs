@@ -1,7 +1,9 @@
 //! Random worlds with random policies, as manifests: small vocabularies, so that selectors, addresses and ports meet.
 
+use std::path::{Path, PathBuf};
+
 use control::policy::cluster::Cluster;
-use control::policy::manifest::load_text;
+use control::policy::manifest::{self, load_text};
 use control::policy::probe::{Probe, Service, Target};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -72,6 +74,47 @@ pub(crate) fn worlds() -> impl Strategy<Value = String> {
 /// Loads a manifest that must be good.
 pub(crate) fn load(manifest: &str) -> Cluster {
     load_text("generated", manifest).unwrap_or_else(|errors| panic!("{errors}\n{manifest}")).cluster
+}
+
+/// The example world alone, as `world`, and with each example's policies.
+pub(crate) fn examples() -> Vec<(String, Cluster)> {
+    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"));
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(|first: char| first.is_ascii_digit()))
+        .collect();
+    names.sort_unstable();
+    assert!(names.len() >= 10, "{names:?}");
+    let load = |paths: &[PathBuf]| manifest::load(paths).unwrap_or_else(|errors| panic!("{errors}")).cluster;
+    let world = directory.join("world");
+    let mut examples = vec![("world".to_owned(), load(std::slice::from_ref(&world)))];
+    examples.extend(names.into_iter().map(|name| {
+        let cluster = load(&[world.clone(), directory.join(&name)]);
+        (name, cluster)
+    }));
+    examples
+}
+
+/// Every pod and an address outside to every other, on every port that a container names and on DNS.
+pub(crate) fn probes_between_pods(cluster: &Cluster) -> Vec<Probe> {
+    let outside = ["203.0.113.7", "2001:db8::7"].map(|text| text.parse().unwrap());
+    let targets: Vec<Target> = cluster.pods().map(|pod| Target::Pod(pod.name.clone())).chain(outside).collect();
+    let ports = cluster.pods().flat_map(|pod| &pod.ports);
+    let mut services: Vec<_> = ports.map(|port| Service { protocol: port.protocol, port: port.port }).collect();
+    services.extend(["UDP/53", "TCP/53"].map(|text| text.parse::<Service>().unwrap()));
+    services.sort_unstable();
+    services.dedup();
+    let mut probes = Vec::new();
+    for (from, to) in targets.iter().flat_map(|from| targets.iter().map(move |to| (from, to))) {
+        for &service in &services {
+            let probe = Probe { from: from.clone(), to: to.clone(), service, via: None };
+            if probe.locate(cluster).is_ok() {
+                probes.push(probe);
+            }
+        }
+    }
+    probes
 }
 
 /// All connections in which a pod takes part: between all pods, addresses outside and nodes, on the ports that occur.

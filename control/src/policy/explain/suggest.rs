@@ -6,7 +6,7 @@ use dataplane::packet::{Direction, Protocol};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::super::cluster::{Cluster, NetworkPolicy, ObjectName, Pod};
+use super::super::cluster::{Cluster, NetworkPolicy, ObjectName, Pod, PolicyPorts};
 use super::super::probe::{Connection, End, Service};
 use super::{as_name, as_text, matching};
 
@@ -178,9 +178,17 @@ fn allows(cluster: &Cluster, isolating: &[&NetworkPolicy], server: &End<'_>, ser
     })
 }
 
-/// Whether a policy allows a service to anybody at all.
+/// Whether a policy allows DNS to anybody at all. Ports named `dns` and `dns-tcp` are what DNS servers call theirs.
 fn allows_anybody(policy: &NetworkPolicy, service: Service) -> bool {
-    policy.egress.iter().flatten().any(|rule| matching::port(rule, service, None).is_ok())
+    let is_named_dns = |port: &PolicyPorts| match port {
+        PolicyPorts::Named { protocol, name } => *protocol == service.protocol && name.starts_with("dns"),
+        PolicyPorts::Range(_) => false,
+    };
+    policy
+        .egress
+        .iter()
+        .flatten()
+        .any(|rule| matching::port(rule, service, None).is_ok() || rule.ports.iter().flatten().any(is_named_dns))
 }
 
 /// Writes JSON as block YAML: the few shapes that rules have. Text that YAML could read otherwise is quoted.

@@ -117,7 +117,7 @@ pub(super) fn read_text(file: &str, text: &str) -> Result<Vec<Document>, Box<Man
     let documents = nodes.into_iter().enumerate().filter(|(_, node)| !node.is_null()).map(|(index, node)| {
         let document = several.then_some(index + 1);
         let value = node.to_value();
-        let origin = Origin { file: Rc::clone(&file), document, node: Some(Rc::new(node)), prefix: String::new() };
+        let origin = Origin { file: Rc::clone(&file), document, node: Some(node), prefix: String::new() };
         Document { value, origin }
     });
     Ok(documents.collect())

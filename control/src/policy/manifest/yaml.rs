@@ -13,10 +13,10 @@ use std::rc::Rc;
 use serde_json::{Map, Number, Value};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
-/// Deeper nesting than any Kubernetes object has; recursion stays bounded.
+/// Deeper nesting than any Kubernetes object has, aliases followed; recursion stays bounded.
 const MAX_DEPTH: usize = 100;
-/// More nodes than any sane document, aliases expanded: a document that multiplies itself is refused.
-const MAX_NODES: usize = 2_000_000;
+/// More nodes than the aliases of any sane file stand for: a document that multiplies itself is refused.
+const MAX_ALIASED_NODES: usize = 1_000_000;
 
 /// Where and why a text is no YAML.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct YamlError {
 #[derive(Debug)]
 pub(super) struct Node {
     line: usize,
+    /// How deep it is nested within.
+    height: usize,
     content: Content,
 }
 
@@ -111,30 +113,25 @@ fn steps(field: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Reads all documents of a text; empty ones are left out.
-pub(super) fn read(text: &str) -> Result<Vec<Node>, YamlError> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+pub(super) fn read(text: &str) -> Result<Vec<Rc<Node>>, YamlError> {
+    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0 };
     let mut documents = Vec::new();
     while let Some((event, span)) = reader.next()? {
         match event {
             Event::DocumentStart(..) => reader.anchors.clear(),
             Event::StreamStart | Event::DocumentEnd | Event::StreamEnd => {}
-            event => {
-                let node = reader.node(event, span, 0)?;
-                let node = Rc::try_unwrap(node)
-                    .unwrap_or_else(|shared| Node { line: shared.line, content: shared.content.shallow_clone() });
-                documents.push(node);
-            }
+            event => documents.push(reader.node(event, span, 0)?),
         }
     }
     Ok(documents)
 }
 
 impl Content {
-    fn shallow_clone(&self) -> Content {
+    fn height(&self) -> usize {
         match self {
-            Content::Scalar(value) => Content::Scalar(value.clone()),
-            Content::Sequence(nodes) => Content::Sequence(nodes.clone()),
-            Content::Mapping(entries) => Content::Mapping(entries.clone()),
+            Content::Scalar(_) => 0,
+            Content::Sequence(nodes) => 1 + nodes.iter().map(|node| node.height).max().unwrap_or(0),
+            Content::Mapping(entries) => 1 + entries.iter().map(|(_, _, node)| node.height).max().unwrap_or(0),
         }
     }
 }
@@ -142,7 +139,8 @@ impl Content {
 struct Reader<'a> {
     parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
     anchors: HashMap<usize, Rc<Node>>,
-    nodes: usize,
+    /// How many nodes aliases have stood for so far.
+    aliased: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -163,7 +161,6 @@ impl<'a> Reader<'a> {
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Rc<Node>, YamlError> {
         let line = span.start.line();
         let error = |reason: &str| YamlError { line, reason: reason.to_owned() };
-        self.nodes += 1;
         if depth > MAX_DEPTH {
             return Err(error("the document is nested too deeply"));
         }
@@ -175,15 +172,19 @@ impl<'a> Reader<'a> {
             Event::MappingStart(_, anchor, _) => (anchor, self.mapping(depth)?),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned().ok_or_else(|| error("an alias to itself"))?;
-                self.nodes += node.count();
-                if self.nodes > MAX_NODES {
+                if depth + node.height > MAX_DEPTH {
+                    return Err(error("the document is nested too deeply"));
+                }
+                self.aliased += node.count();
+                if self.aliased > MAX_ALIASED_NODES {
                     return Err(error("the document's aliases expand to too many nodes"));
                 }
                 return Ok(node);
             }
             _ => return Err(error("a node was expected here")),
         };
-        let node = Rc::new(Node { line, content });
+        let height = content.height();
+        let node = Rc::new(Node { line, height, content });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -347,7 +348,7 @@ mod tests {
     use serde_json::json;
 
     fn values(text: &str) -> Vec<Value> {
-        read(text).unwrap().iter().map(Node::to_value).collect()
+        read(text).unwrap().iter().map(|node| node.to_value()).collect()
     }
 
     fn error(text: &str) -> (usize, String) {
@@ -420,6 +421,11 @@ mod tests {
         }
         assert_eq!(error(&text).1, "the document's aliases expand to too many nodes");
         assert_eq!(error(&"[".repeat(5000)).0, 1);
+        let mut deep = "a0: &a0 [x]\n".to_owned();
+        for level in 1..200 {
+            deep += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        }
+        assert_eq!(error(&deep), (100, "the document is nested too deeply".to_owned()));
     }
 
     #[test]
