@@ -1,5 +1,5 @@
 //! What the end-to-end tests share: namespaces joined by wires ([`site`]), programs that run in them ([`process`]),
-//! what policies say ([`policy`]) and payloads ([`payload`]).
+//! what policies say ([`policy`]), payloads ([`payload`]), and what the fuzz targets do ([`fuzz`]).
 //!
 //! ```text
 //!  pod namespace      wires namespace            router namespace                          other hosts
@@ -8,6 +8,7 @@
 //! ```
 //! A test that cannot be set up fails: nothing here skips.
 
+pub mod fuzz;
 pub mod payload;
 pub mod policy;
 pub mod process;
