@@ -1,6 +1,8 @@
 //! Policy that changes under traffic: a thousand flips while sequence-numbered frames cross a wire of two devices. The
 //! trace tells each frame's generation, and what that generation's rules say has to have happened to the frame.
 
+#![expect(clippy::disallowed_methods, reason = "real traffic keeps real time")]
+
 mod ports_support;
 mod support;
 
