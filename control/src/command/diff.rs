@@ -14,6 +14,9 @@ pub(super) struct DiffArgs {
     /// The old state, then the new one: a file or a directory each
     #[arg(short = 'f', long = "filename", value_name = "OLD|NEW", required = true)]
     paths: Vec<PathBuf>,
+    /// Manifests that both states have, such as the pods when policies are compared; repeatable
+    #[arg(long, value_name = "FILE|DIR")]
+    common: Vec<PathBuf>,
     /// Ask about this port alone, such as TCP/80 or UDP/53; repeatable. All ports without it
     #[arg(long = "port", value_name = "PROTOCOL/PORT")]
     ports: Vec<Service>,
@@ -44,7 +47,8 @@ pub(super) fn run(args: &DiffArgs) -> CommandResult {
     if old == new {
         return Err(Failure::BadInput(format!("-f {}: old and new are the same; write -f OLD -f NEW", old.display())));
     }
-    let (old, new) = (load(std::slice::from_ref(old))?, load(std::slice::from_ref(new))?);
+    let state = |path: &PathBuf| load(&[&args.common[..], std::slice::from_ref(path)].concat());
+    let (old, new) = (state(old)?, state(new)?);
     let difference = diff(&old, &new, &args.ports);
     match args.output {
         Output::Json => write_json(&difference)?,

@@ -10,6 +10,7 @@ mod output;
 
 pub use exit::{CommandResult, Failure, Outcome, finish};
 pub use input::{ManifestArgs, Output, Palette, load};
+pub(crate) use output::write_stdout;
 
 use std::process::ExitCode;
 
@@ -36,14 +37,13 @@ enum Command {
 
 /// Carries out what was typed.
 pub fn main(cli: Cli) -> ExitCode {
-    match &cli.command {
+    finish(match &cli.command {
         Command::Lab(args) => lab::command::run(args),
         Command::Demo(args) => lab::demo::run(args),
-        Command::Eval(args) => Ok(finish(eval::run(args))),
-        Command::Matrix(args) => Ok(finish(matrix::run(args))),
-        Command::Explain(args) => Ok(finish(explain::run(args))),
-        Command::Diff(args) => Ok(finish(diff::run(args))),
-        Command::Run(args) => Ok(finish(daemon::run(args))),
-    }
-    .unwrap_or_else(|error| finish(Err(Failure::system(error))))
+        Command::Eval(args) => eval::run(args),
+        Command::Matrix(args) => matrix::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Run(args) => daemon::run(args),
+    })
 }

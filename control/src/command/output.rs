@@ -8,7 +8,7 @@ use super::exit::Failure;
 ///
 /// # Errors
 /// Standard output cannot take it, a full disk for one.
-pub(super) fn write_stdout(text: &str) -> Result<(), Failure> {
+pub(crate) fn write_stdout(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -2,25 +2,24 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use dataplane::port::PortKind;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::expect::Expectation;
 use super::watch::Watch;
 use super::world::INTERNET;
 use super::{Lab, LabError, LabOptions, Look, Matrix, Result, Service};
-use crate::policy::cluster::Cluster;
-use crate::policy::manifest;
+use crate::command::{CommandResult, ManifestArgs, Outcome, Output, load, write_stdout};
 
 /// Build the pods of manifests as network namespaces on this machine, and see who reaches whom.
 #[derive(Args, Clone, Debug)]
 pub struct LabArgs {
-    /// Manifests: a file, a directory, or - for standard input; may be given several times
-    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
-    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    /// The objects.
+    pub manifests: ManifestArgs,
     /// The kind of the wires' ports
     #[arg(long, value_enum, default_value_t = PortChoice::AfPacket)]
     pub port: PortChoice,
@@ -43,7 +42,7 @@ pub struct LabArgs {
     #[arg(long)]
     pub no_enforce: bool,
     /// How the matrix is written
-    #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+    #[arg(short = 'o', long, value_enum, default_value_t)]
     pub output: Output,
 }
 
@@ -70,43 +69,26 @@ impl PortChoice {
     }
 }
 
-/// Forms of output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table for people
-    #[default]
-    Table,
-    /// A line of JSON for each matrix
-    Json,
-}
-
-/// The exit code of the contract for an error.
-pub fn exit_code(error: &LabError) -> ExitCode {
-    match error {
-        LabError::Input(_) => ExitCode::from(2),
-        LabError::System(_) => ExitCode::from(3),
-    }
-}
-
 /// Runs the command to its end, which may be a signal.
 ///
 /// # Errors
-/// None: what goes wrong is told on stderr, and the exit code says it. The type is that of every command.
-pub fn run(args: &LabArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let code = runtime.block_on(lab(args)).unwrap_or_else(|error| {
-        eprintln!("penstock: {error}");
-        exit_code(&error)
-    });
-    Ok(code)
+/// Bad input, or a refusal of the system; nothing of the lab is left behind.
+pub fn run(args: &LabArgs) -> CommandResult {
+    Ok(runtime()?.block_on(lab(args))?)
 }
 
-async fn lab(args: &LabArgs) -> Result<ExitCode> {
+/// What the lab's servers and probes run on.
+pub(super) fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| LabError::system("start the threads of the probes", error))
+}
+
+async fn lab(args: &LabArgs) -> Result<Outcome> {
     let expectation = args.expect.as_deref().map(Expectation::read).transpose()?;
     // Before the files are read, so that no edit falls between.
     let follows = !args.once && expectation.is_none();
-    let watch = follows.then(|| Watch::start(&args.files)).transpose()?;
-    let cluster = load(&args.files)?;
+    let watch = follows.then(|| Watch::start(&args.manifests.paths)).transpose()?;
+    let cluster = args.manifests.load()?;
     // From here on a signal ends the lab in order.
     let mut stop = Stop::listen()?;
     let mut lab = Lab::start(&cluster, options(args, expectation.as_ref()))?;
@@ -114,26 +96,17 @@ async fn lab(args: &LabArgs) -> Result<ExitCode> {
         // A name that nobody has is told before the matrix, not after it.
         lab.namespace(pod)?;
     }
-    let Some(matrix) = stop.or(lab.matrix()).await.transpose()? else { return Ok(ExitCode::SUCCESS) };
+    let Some(matrix) = stop.or(lab.matrix()).await.transpose()? else { return Ok(Outcome::Done) };
     if let Some(expectation) = expectation {
-        return Ok(compare(args, &matrix, &expectation));
+        return compare(args, &matrix, &expectation);
     }
-    show(args, &matrix, None);
-    let Some(watch) = watch else { return Ok(ExitCode::SUCCESS) };
+    show(args, &matrix, None)?;
+    let Some(watch) = watch else { return Ok(Outcome::Done) };
     match &args.shell {
         Some(pod) => shell(&mut lab, args, pod, watch, &mut stop).await?,
         None => follow(&mut lab, args, matrix, watch, &mut stop).await?,
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Reads manifests; warnings go to stderr.
-pub(super) fn load(files: &[PathBuf]) -> Result<Cluster> {
-    let loaded = manifest::load(files).map_err(|errors| LabError::Input(errors.to_string()))?;
-    for warning in &loaded.warnings {
-        eprintln!("penstock: warning: {warning}");
-    }
-    Ok(loaded.cluster)
+    Ok(Outcome::Done)
 }
 
 fn options(args: &LabArgs, expectation: Option<&Expectation>) -> LabOptions {
@@ -146,46 +119,52 @@ fn options(args: &LabArgs, expectation: Option<&Expectation>) -> LabOptions {
     LabOptions { port, probes: args.probes.clone(), external }
 }
 
-fn show(args: &LabArgs, matrix: &Matrix, before: Option<&Matrix>) {
-    match args.output {
-        Output::Table => println!("{}", matrix.to_table(before, Look::of_stdout())),
-        Output::Json => println!("{}", matrix.to_json(before)),
-    }
+fn show(args: &LabArgs, matrix: &Matrix, before: Option<&Matrix>) -> Result<()> {
+    let text = match args.output {
+        Output::Text => matrix.to_table(before, Look::of_stdout()),
+        Output::Json => matrix.to_json(before),
+    };
+    print(&text)
 }
 
-fn compare(args: &LabArgs, matrix: &Matrix, expectation: &Expectation) -> ExitCode {
-    show(args, matrix, None);
+/// Prints a text and the end of its last line.
+pub(super) fn print(text: &str) -> Result<()> {
+    write_stdout(&format!("{text}\n")).map_err(|failure| LabError::System(failure.to_string()))
+}
+
+fn compare(args: &LabArgs, matrix: &Matrix, expectation: &Expectation) -> Result<Outcome> {
+    show(args, matrix, None)?;
     let differences = expectation.differences(matrix);
     for difference in &differences {
         eprintln!("{difference}");
     }
     let all = matrix.results.len();
     eprintln!("{} of {all} probes as expected", all - differences.len());
-    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    Ok(if differences.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
 /// Draws the matrix anew after each edit, until a signal comes.
 async fn follow(lab: &mut Lab, args: &LabArgs, first: Matrix, mut watch: Watch, stop: &mut Stop) -> Result<()> {
     let mut before = first;
-    if args.output == Output::Table {
-        println!("Edit the files and the matrix is drawn again. Ctrl-C ends the lab.\n");
+    if args.output == Output::Text {
+        print("Edit the files and the matrix is drawn again. Ctrl-C ends the lab.\n")?;
     }
     loop {
         if stop.or(watch.edited()).await.is_none() {
             return Ok(());
         }
-        if !apply_edit(lab, &args.files) {
+        if !apply_edit(lab, &args.manifests.paths) {
             continue;
         }
         let Some(matrix) = stop.or(lab.matrix()).await.transpose()? else { return Ok(()) };
-        show(args, &matrix, Some(&before));
+        show(args, &matrix, Some(&before))?;
         before = matrix;
     }
 }
 
 /// Takes an edit over. What cannot be read or built is told, and what was stays in force.
 fn apply_edit(lab: &mut Lab, files: &[PathBuf]) -> bool {
-    let applied = load(files).and_then(|cluster| lab.apply(&cluster));
+    let applied = load(files).and_then(|cluster| Ok(lab.apply(&cluster)?));
     if let Err(error) = &applied {
         eprintln!("penstock: {error}\nThe edit is refused; what was in force before it stays.");
     }
@@ -211,7 +190,7 @@ async fn shell(lab: &mut Lab, args: &LabArgs, pod: &str, mut watch: Watch, stop:
                 return Ok(());
             }
             () = watch.edited() => {
-                apply_edit(lab, &args.files);
+                apply_edit(lab, &args.manifests.paths);
             }
         }
     }

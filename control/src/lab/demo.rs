@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
-use super::command::{PortChoice, Stop, exit_code, load};
+use super::command::{PortChoice, Stop, runtime};
 use super::expect::Expectation;
 use super::{Lab, LabError, LabOptions, Look, Matrix, Result, Service};
+use crate::command::{CommandResult, Outcome, load};
 use crate::policy::cluster::Cluster;
 use crate::policy::manifest;
 
@@ -25,17 +25,12 @@ pub struct DemoArgs {
     pub port: PortChoice,
 }
 
-/// Runs the command; exit code 1 when a matrix was not as expected.
+/// Runs the command. The answer is no when a matrix was not as expected.
 ///
 /// # Errors
-/// None: what goes wrong is told on stderr, and the exit code says it. The type is that of every command.
-pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let code = runtime.block_on(demo(args)).unwrap_or_else(|error| {
-        eprintln!("penstock: {error}");
-        exit_code(&error)
-    });
-    Ok(code)
+/// Bad examples, or a refusal of the system.
+pub fn run(args: &DemoArgs) -> CommandResult {
+    Ok(runtime()?.block_on(demo(args))?)
 }
 
 /// An example on disk.
@@ -89,7 +84,7 @@ impl Example {
     /// # Errors
     /// When a manifest is refused.
     pub fn load(&self) -> Result<Cluster> {
-        load(&[self.world.clone(), self.policies.clone()])
+        Ok(load(&[self.world.clone(), self.policies.clone()])?)
     }
 
     /// The comment on top of the policy.
@@ -113,7 +108,7 @@ struct Stage {
     began: tokio::time::Instant,
 }
 
-async fn demo(args: &DemoArgs) -> Result<ExitCode> {
+async fn demo(args: &DemoArgs) -> Result<Outcome> {
     let examples = Example::all(&args.examples)?;
     let stage = Stage { look: Look::of_stdout(), began: tokio::time::Instant::now() };
     let world = load(&[args.examples.join("world")])?;
@@ -128,14 +123,14 @@ async fn demo(args: &DemoArgs) -> Result<ExitCode> {
     let pods = lab.world().pods.len();
     println!("{pods} pods are network namespaces on this machine, each behind a wire of {} ports.", port.name());
     println!("Each cell is real connections, over IPv4 and IPv6, to each port of the receiver (53u is UDP 53).\n");
-    let Some(mut before) = stop.or(lab.matrix()).await.transpose()? else { return Ok(ExitCode::SUCCESS) };
+    let Some(mut before) = stop.or(lab.matrix()).await.transpose()? else { return Ok(Outcome::Done) };
     println!("{}", before.to_table(None, stage.look));
     let mut played = Vec::new();
     for example in &examples {
         stage.title(&example.name);
         println!("{}\n", example.comment());
         lab.apply(&example.load()?)?;
-        let Some(matrix) = stop.or(lab.matrix()).await.transpose()? else { return Ok(ExitCode::SUCCESS) };
+        let Some(matrix) = stop.or(lab.matrix()).await.transpose()? else { return Ok(Outcome::Done) };
         played.push(stage.example(example, &matrix, &before));
         before = matrix;
     }
@@ -203,7 +198,7 @@ impl Stage {
         Ok((refused, files.len()))
     }
 
-    fn summary(&self, played: &[Played], (refused, files): (usize, usize)) -> ExitCode {
+    fn summary(&self, played: &[Played], (refused, files): (usize, usize)) -> Outcome {
         self.title("Summary");
         println!("{:<36} {:>6} {:>7} {:>8}", "", "pass", "denied", "changed");
         for Played { name, counts: (pass, denied, _), changed, differences } in played {
@@ -222,7 +217,7 @@ impl Stage {
             self.began.elapsed().as_secs_f64()
         );
         println!("Your own policies: penstock lab -f DIR. Why something passes or does not: penstock explain.");
-        if good == played.len() && refused == files { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        if good == played.len() && refused == files { Outcome::Done } else { Outcome::No }
     }
 }
 

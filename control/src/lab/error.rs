@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::command::Failure;
+
 /// Why a lab could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
@@ -20,5 +22,23 @@ impl LabError {
     /// The system refused `what`.
     pub(crate) fn system(what: impl std::fmt::Display, error: io::Error) -> Self {
         LabError::System(format!("cannot {what}: {error}"))
+    }
+}
+
+impl From<LabError> for Failure {
+    fn from(error: LabError) -> Self {
+        match error {
+            LabError::Input(reason) => Failure::BadInput(reason),
+            LabError::System(reason) => Failure::System(reason),
+        }
+    }
+}
+
+impl From<Failure> for LabError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::BadInput(reason) => LabError::Input(reason),
+            Failure::System(reason) => LabError::System(reason),
+        }
     }
 }

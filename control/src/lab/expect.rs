@@ -19,7 +19,7 @@ use super::OUTSIDE;
 use super::error::{LabError, Result};
 use super::matrix::{Matrix, Question};
 use super::probe::ProbeOutcome;
-use super::world::Service;
+use crate::policy::probe::Service;
 
 /// Who should reach whom.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -9,7 +9,8 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 use serde::Serialize;
 
 use super::probe::ProbeOutcome;
-use super::world::{Family, Service};
+use super::world::Family;
+use crate::policy::probe::Service;
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -40,7 +40,9 @@ pub mod world;
 pub use error::{LabError, Result};
 pub use matrix::{Look, Matrix, Question};
 pub use probe::ProbeOutcome;
-pub use world::{Family, Service};
+pub use world::Family;
+
+pub use crate::policy::probe::Service;
 
 /// How a lab is built.
 #[derive(Clone, Debug)]

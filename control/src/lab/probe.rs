@@ -16,7 +16,7 @@ use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::Instant;
 
 use super::netns::Namespace;
-use super::world::Service;
+use crate::policy::probe::Service;
 
 /// How long each try waits at least. A lost frame costs one try; a deny costs all.
 const WAITS: [Duration; 3] = [Duration::from_millis(300), Duration::from_millis(400), Duration::from_millis(500)];

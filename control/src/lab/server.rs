@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::error::{LabError, Result};
 use super::netns::Namespace;
-use super::world::Service;
+use crate::policy::probe::Service;
 
 /// How long a TCP server keeps a connection for its client to close.
 const LINGER: Duration = Duration::from_secs(2);

@@ -4,61 +4,13 @@
 //! differences.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
-use dataplane::packet::Protocol;
 use ipnet::IpNet;
 
 use super::error::{LabError, Result};
 use crate::policy::cluster::{Cluster, Peer, Phase, PolicyPorts};
-
-/// A protocol and a port, as people write them: `TCP/80`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Service {
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// Destination port, 1 to 65535.
-    pub port: u16,
-}
-
-impl Service {
-    /// A TCP port.
-    pub const fn tcp(port: u16) -> Self {
-        Service { protocol: Protocol::TCP, port }
-    }
-
-    /// A UDP port.
-    pub const fn udp(port: u16) -> Self {
-        Service { protocol: Protocol::UDP, port }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.protocol, self.port)
-    }
-}
-
-impl FromStr for Service {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no port: write PROTOCOL/NUMBER, for example TCP/80 or UDP/53");
-        let (protocol, port) = text.split_once('/').unwrap_or(("TCP", text));
-        let protocol = match protocol.to_ascii_uppercase().as_str() {
-            "TCP" => Protocol::TCP,
-            "UDP" => Protocol::UDP,
-            "SCTP" => Protocol::SCTP,
-            _ => return Err(wrong()),
-        };
-        match port.parse() {
-            Ok(port) if port > 0 => Ok(Service { protocol, port }),
-            _ => Err(wrong()),
-        }
-    }
-}
+use crate::policy::probe::Service;
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -59,6 +59,18 @@ pub struct Service {
     pub port: u16,
 }
 
+impl Service {
+    /// A TCP port.
+    pub const fn tcp(port: u16) -> Self {
+        Service { protocol: Protocol::TCP, port }
+    }
+
+    /// A UDP port.
+    pub const fn udp(port: u16) -> Self {
+        Service { protocol: Protocol::UDP, port }
+    }
+}
+
 impl FromStr for Service {
     type Err = ProbeError;
 
