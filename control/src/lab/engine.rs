@@ -47,10 +47,13 @@ impl Engine {
             inside,
             outside,
             endpoint: Some(endpoint),
-            permissions: Permissions::default(),
+            permissions: Permissions::POD,
         };
-        let wire = self.enforcer.attach(&spec).map_err(refused)?;
         let name = key.parse().map_err(LabError::Input)?;
+        let wire = self.enforcer.attach(&spec).map_err(refused)?;
+        for warning in self.enforcer.wires().get(&wire).iter().flat_map(|running| &running.warnings) {
+            eprintln!("penstock: warning: {key}: {warning}");
+        }
         self.wires.insert(name, wire);
         Ok(())
     }
