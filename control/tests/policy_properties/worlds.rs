@@ -1,10 +1,12 @@
 //! Random worlds with random policies, as manifests: small vocabularies, so that selectors, addresses and ports meet.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use control::policy::cluster::Cluster;
 use control::policy::manifest::{self, load_text};
 use control::policy::probe::{Probe, Service, Target};
+use dataplane::packet::Protocol;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -13,9 +15,9 @@ use serde_json::{Value, json};
 
 const KEYS: [&str; 3] = ["app", "tier", "example.com/team"];
 const VALUES: [&str; 3] = ["", "a", "b"];
-const PORT_NAMES: [&str; 3] = ["web", "dns", "alt"];
+const PORT_NAMES: [&str; 2] = ["web", "dns"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
-const PORTS: [u16; 6] = [1, 53, 80, 81, 8080, 65535];
+const PORTS: [u16; 7] = [1, 53, 80, 81, 82, 8080, 65535];
 const BLOCKS: [&str; 9] = [
     "0.0.0.0/0",
     "::/0",
@@ -123,10 +125,11 @@ pub(crate) fn probes(cluster: &Cluster) -> Vec<Probe> {
     let addresses = cluster.pods().flat_map(|pod| cluster.addresses_of(pod)).map(Target::Address);
     let others = OUTSIDE.iter().chain(NODE_ADDRESSES.iter().flatten()).map(|text| text.parse().unwrap());
     let targets: Vec<Target> = pods.chain(addresses).chain(others).collect();
+    let services = services(cluster);
     let mut probes = Vec::new();
     for from in &targets {
         for to in &targets {
-            for (index, service) in services().enumerate() {
+            for (index, &service) in services.iter().enumerate() {
                 let via = (index % 5 == 0).then_some(control::policy::probe::Via::NodePort);
                 let probe = Probe { from: from.clone(), to: to.clone(), service, via };
                 let found = probe.locate(cluster);
@@ -139,27 +142,34 @@ pub(crate) fn probes(cluster: &Cluster) -> Vec<Probe> {
     probes
 }
 
-/// Addresses in and around the blocks that policies name.
-pub(crate) fn addresses() -> impl Strategy<Value = std::net::IpAddr> {
-    let v4 = any::<u32>().prop_map(|bits| std::net::IpAddr::from(bits.to_be_bytes()));
-    select(vec![
-        "10.0.0.77",
-        "10.0.1.77",
-        "10.0.1.200",
-        "10.9.9.9",
-        "192.168.0.9",
-        "fd00::1:77",
-        "fd00::77",
-        "2001:db8::9",
-    ])
-    .prop_map(|text| text.parse().unwrap())
-    .boxed()
-    .prop_union(v4.boxed())
-}
+/// Addresses in, around and between the blocks that policies name.
+pub(crate) const AROUND_BLOCKS: [&str; 14] = [
+    "9.9.9.9",
+    "10.0.0.77",
+    "10.0.1.77",
+    "10.0.1.200",
+    "10.9.9.9",
+    "11.0.0.1",
+    "192.168.0.9",
+    "192.168.1.1",
+    "fd00::1:77",
+    "fd00::77",
+    "fd00::2:0",
+    "fcff::1",
+    "fd01::1",
+    "2001:db8::9",
+];
 
-fn services() -> impl Iterator<Item = Service> {
-    let ports = ["TCP/1", "TCP/2", "TCP/80", "TCP/81", "TCP/8080", "TCP/65535", "UDP/53", "UDP/80", "SCTP/80"];
-    ports.into_iter().map(|text| text.parse().unwrap())
+/// Ports that occur, on every protocol, and some others.
+fn services(cluster: &Cluster) -> Vec<Service> {
+    let fixed =
+        ["TCP/1", "TCP/2", "TCP/80", "TCP/81", "UDP/53", "SCTP/8080"].map(|text| text.parse::<Service>().unwrap());
+    let ports = cluster.pods().flat_map(|pod| &pod.ports).flat_map(|port| {
+        let other = if port.protocol == Protocol::UDP { Protocol::TCP } else { Protocol::UDP };
+        [port.protocol, other].map(|protocol| Service { protocol, port: port.port })
+    });
+    let services: BTreeSet<_> = ports.chain(fixed).collect();
+    services.into_iter().collect()
 }
 
 fn labels() -> impl Strategy<Value = Value> {
@@ -175,7 +185,7 @@ fn pod() -> impl Strategy<Value = Value> {
     let kind = prop_oneof![8 => Just("normal"), 1 => Just("host"), 1 => Just("finished"), 1 => Just("leaving")];
     let families = select(vec![[true, false], [false, true], [true, true]]);
     let node = option::weighted(0.8, select(vec!["node0", "node1", "elsewhere"]));
-    (select(&NAMESPACES[..]), labels(), vec(container_port(), 0..4), kind, families, node).prop_map(
+    (select(&NAMESPACES[..]), labels(), vec(container_port(), 0..5), kind, families, node).prop_map(
         |(namespace, labels, ports, kind, families, node)| {
             json!({"namespace": namespace, "labels": labels, "ports": ports, "kind": kind, "families": families,
                 "node": node})
