@@ -11,7 +11,7 @@ targets=("$@")
 
 target_directory=${CARGO_TARGET_DIR:-$PWD/target}
 RUSTC_WRAPPER=$PWD/tests/fuzz/rustc.sh CARGO_TARGET_DIR=$target_directory \
-    cargo build --quiet --locked --manifest-path tests/fuzz/Cargo.toml "${targets[@]/#/--bin=}"
+    cargo build --quiet --manifest-path tests/fuzz/Cargo.toml "${targets[@]/#/--bin=}"
 
 for target in "${targets[@]}"; do
     inputs=$target_directory/fuzz/$target
