@@ -4,10 +4,10 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 PENSTOCK := target/release/penstock
 
-.PHONY: help setup build demo test check bench install clean
+.PHONY: help setup build demo test check bench fuzz planted-bugs install clean
 
 help: ## what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## install what is missing (apt); says nothing when nothing is
 	@scripts/setup.sh
@@ -26,6 +26,13 @@ check: setup ## formatting, lints, documentation, dependencies
 
 bench: setup ## micro-benchmarks
 	$(CARGO) bench --locked -p penstock-bench
+
+FUZZ_SECONDS ?= 300
+fuzz: setup ## fuzz each target for FUZZ_SECONDS (300)
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+planted-bugs: setup ## plant classic bugs one by one and show that a test fails for each (about ten minutes)
+	scripts/planted-bugs.sh
 
 install: build ## install the penstock command below $(PREFIX)
 	install -D -m 0755 $(PENSTOCK) $(DESTDIR)$(PREFIX)/bin/penstock

@@ -14,3 +14,5 @@ else
     cargo test --workspace --locked --no-fail-fast --lib --bins --tests
 fi
 cargo test --workspace --locked --doc --quiet
+# Briefly, from the seeds; `make fuzz` takes its time.
+scripts/fuzz.sh 10

@@ -127,11 +127,13 @@ impl Wire {
 
     /// No device was ever full, and the worker still lives.
     pub(crate) fn stop(self) {
+        self.worker.ask(Command::CountPorts).expect("the worker lives");
         for direction in Direction::BOTH {
             let stats = self.stats.direction(direction);
             for reason in [DropReason::PortOverflow, DropReason::PortUnavailable] {
                 assert_eq!(stats.dropped(reason).get(), 0, "{reason:?}");
             }
+            assert_eq!(self.stats.port(direction).receive_overflow.get(), 0, "the worker took everything in time");
             assert!(stats.rejudged.get() > 0, "flows were judged again");
         }
         assert_eq!(self.worker.ask(|answer| Command::Detach(WIRE, answer)), Some(true));
