@@ -38,6 +38,9 @@ pub struct Dropped {
     pub wire: WireId,
     /// Which way it went.
     pub direction: Direction,
+    /// Whose policy decided, if one was asked: a reply's flow is judged in its originator's direction. Otherwise as
+    /// `direction`.
+    pub judged: Direction,
     /// Why.
     pub reason: DropReason,
     /// Who talked to whom, when the frame could be read that far.

@@ -95,6 +95,8 @@ fn a_reply_of_an_old_flow_is_judged_as_its_originator() {
     assert_eq!(wire.crosses(Ingress, reply.clone()), Ok(()), "egress still allows what the flow is");
     wire.policy(chain(vec![], Action::Deny), Policy::Open);
     assert_eq!(wire.crosses(Ingress, reply), Err(DropReason::PolicyDenied), "ingress is open, the flow is egress");
+    let Some(Event::Dropped(dropped)) = wire.events.take() else { panic!("an event") };
+    assert_eq!((dropped.direction, dropped.judged), (Ingress, Egress), "the log can name egress policies");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::exit::{CommandResult, Failure, Outcome};
 use super::input::{ManifestArgs, Output};
+use super::output::{write_json, write_stdout};
 use crate::policy::cluster::Cluster;
 use crate::policy::probe::{Probe, Service, Target};
 use crate::rehearsal::ClusterRehearsal;
@@ -53,10 +54,11 @@ pub(super) fn run(args: &MatrixArgs) -> CommandResult {
     let mut rehearsal = ClusterRehearsal::new(&cluster);
     let matrices: Vec<_> = services.iter().map(|&service| matrix(&mut rehearsal, &ends, service)).collect();
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&matrices).map_err(Failure::input)?),
+        Output::Json => write_json(&matrices)?,
         Output::Text => {
             for matrix in &matrices {
-                println!("{}: from the pod on the left to the pod above\n{}\n", matrix.port, table(matrix));
+                let title = format!("{}: from the pod on the left to the pod above", matrix.port);
+                write_stdout(&format!("{title}\n{}\n\n", table(matrix)))?;
             }
         }
     }

@@ -314,6 +314,7 @@ mod tests {
             at,
             wire: WireId(0),
             direction: Direction::Ingress,
+            judged: Direction::Ingress,
             reason: DropReason::PolicyDenied,
             tuple: Some(Tuple {
                 source: address("10.0.0.2"),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataplane::event::Event;
+use dataplane::event::{Dropped, Event, Logged};
 use dataplane::packet::{Direction, Tuple};
 use dataplane::rules::WireId;
 use dataplane::worker::{Answer, AskQueues, Finding};
@@ -120,14 +120,14 @@ impl Listener {
             found += 1;
             let result = match &event {
                 Event::Dropped(dropped) => {
-                    let policies = is_policy(dropped.reason);
-                    let names =
-                        || names(&daemon, dropped.wire, dropped.direction, dropped.tuple, dropped.generation, policies);
+                    let Dropped { wire, direction, tuple, generation, .. } = *dropped;
+                    let judged = is_policy(dropped.reason).then_some(dropped.judged);
+                    let names = || names(&daemon, wire, direction, judged, tuple, generation);
                     self.log.record(Record::Dropped(dropped), &clocks, names, &daemon.counts.suppressed)
                 }
                 Event::Logged(logged) => {
-                    let names =
-                        || names(&daemon, logged.wire, logged.direction, Some(logged.tuple), logged.generation, true);
+                    let Logged { wire, direction, tuple, generation, .. } = *logged;
+                    let names = || names(&daemon, wire, direction, Some(direction), Some(tuple), generation);
                     self.log.record(Record::Verdict(logged), &clocks, names, &daemon.counts.suppressed)
                 }
                 Event::PortLost { wire, side, errno } => {
@@ -183,9 +183,9 @@ fn names(
     daemon: &Daemon,
     wire: WireId,
     direction: Direction,
+    judged: Option<Direction>,
     tuple: Option<Tuple>,
     generation: u64,
-    policies: bool,
 ) -> Names {
     let policy = daemon.in_force(generation);
     let found = daemon.wires().into_iter().find(|known| known.id == wire);
@@ -194,6 +194,6 @@ fn names(
         wire: found.as_ref().map_or_else(|| format!("number {}", wire.0), |wire| wire.config.name.clone()),
         pod: found.and_then(|wire| wire.config.occupant.pod().map(str::to_owned)),
         peer: peer.unwrap_or_default(),
-        policies: policy.filter(|_| policies).map(|policy| policy.policies(wire, direction)).unwrap_or_default(),
+        policies: policy.zip(judged).map(|(policy, judged)| policy.policies(wire, judged)).unwrap_or_default(),
     }
 }

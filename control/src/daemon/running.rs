@@ -63,12 +63,9 @@ impl InForce {
         self.cluster.node_at(address).map_or(Owner::Unknown, |node| Owner::Node(node.name.to_string()))
     }
 
-    /// The policies that isolate a wire's pod. A reply is judged by the direction of its flow: where none isolates the
-    /// frame's own direction, those of the other one are meant.
+    /// The policies that isolate a wire's pod.
     pub(super) fn policies(&self, wire: WireId, direction: Direction) -> Vec<String> {
-        let of = |direction| self.table.isolating(wire, direction);
-        let policies = if of(direction).is_empty() { of(direction.reverse()) } else { of(direction) };
-        policies.iter().map(ToString::to_string).collect()
+        self.table.isolating(wire, direction).iter().map(ToString::to_string).collect()
     }
 }
 

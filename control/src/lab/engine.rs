@@ -42,13 +42,8 @@ impl Engine {
             mac: Some(place.mac),
             addresses: place.addresses.iter().map(|&address| address.into()).collect(),
         };
-        let spec = WireSpec {
-            name: key.into(),
-            inside,
-            outside,
-            endpoint: Some(endpoint),
-            permissions: Permissions::POD,
-        };
+        let spec =
+            WireSpec { name: key.into(), inside, outside, endpoint: Some(endpoint), permissions: Permissions::POD };
         let name = key.parse().map_err(LabError::Input)?;
         let wire = self.enforcer.attach(&spec).map_err(refused)?;
         for warning in self.enforcer.wires().get(&wire).iter().flat_map(|running| &running.warnings) {

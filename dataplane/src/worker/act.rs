@@ -73,7 +73,8 @@ impl Worker {
         let Judged { crossing: Crossing { direction, now, length, .. }, report, generation, .. } = *judged;
         wire.stats.direction(direction).dropped(reason).add(1);
         let (tuple, rule) = (report.tuple, report.rule());
-        let dropped = Dropped { at: now, wire: wire.id, direction, reason, tuple, rule, generation, length };
+        let judged = report.judged.unwrap_or(direction);
+        let dropped = Dropped { at: now, wire: wire.id, direction, judged, reason, tuple, rule, generation, length };
         self.events.post(Event::Dropped(dropped));
         if let Some(pool) = &mut self.pools[wire.pool] {
             pool.release(frame);
@@ -108,18 +109,10 @@ impl Worker {
                 // It was counted when it was judged.
                 stats.direction(direction).forwarded.retract(1);
                 stats.direction(direction).dropped(reason).add(1);
-                let (tuple, rule, generation) = (None, None, 0);
+                let (judged, tuple, rule, generation) = (direction, None, None, 0);
                 let length = frame.length() as u32;
-                events.post(Event::Dropped(Dropped {
-                    at: now,
-                    wire: id,
-                    direction,
-                    reason,
-                    tuple,
-                    rule,
-                    generation,
-                    length,
-                }));
+                let dropped = Dropped { at: now, wire: id, direction, judged, reason, tuple, rule, generation, length };
+                events.post(Event::Dropped(dropped));
             });
             if let Err(error) = result {
                 let errno = error.raw_os_error().unwrap_or(0);

@@ -34,6 +34,8 @@ pub(super) struct Report {
     pub(super) packet: Option<Packet>,
     /// The classifier was asked, and this is what it said.
     pub(super) decision: Option<Decision>,
+    /// The direction whose policy it was asked about.
+    pub(super) judged: Option<Direction>,
     /// A live flow was judged again.
     pub(super) rejudged: bool,
     /// The frame is the first fragment of this datagram: held ones follow it.
@@ -204,6 +206,7 @@ impl Journey<'_> {
         let slot = self.slot.ok_or(DropReason::WireClosed)?;
         let decision = self.policy.classifier().judge(slot, direction, query);
         self.report.decision = Some(decision);
+        self.report.judged = Some(direction);
         Ok(decision)
     }
 
