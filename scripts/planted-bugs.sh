@@ -15,22 +15,30 @@ done
 
 copy=$(mktemp -d "${TMPDIR:-/tmp}/penstock-planted.XXXXXX")
 trap 'rm -rf "$copy"' EXIT
-git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy" 2>/dev/null || true
+git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+    # What was removed and not committed is still listed.
+    [ ! -e "$file" ] || printf '%s\0' "$file"
+done | xargs -0 cp --parents --no-dereference -t "$copy"
 # What is built of other people's crates is taken over; Penstock's own are built anew for their new place.
 export CARGO_TARGET_DIR=$copy/target
-built=${PLANTED_SEED:-$root/target/debug}
+built=$root/target/debug
 if [ -d "$built/deps" ]; then
     mkdir -p "$CARGO_TARGET_DIR/debug"
-    for part in .fingerprint build deps; do cp -a --reflink=auto "$built/$part" "$CARGO_TARGET_DIR/debug/" 2>/dev/null || true; done
+    # A build that runs meanwhile may take a file away; then it is built anew.
+    for part in .fingerprint build deps; do
+        cp -a --reflink=auto "$built/$part" "$CARGO_TARGET_DIR/debug/" 2>/dev/null || true
+    done
 fi
 export CI=true CARGO_TERM_COLOR=never CARGO_INCREMENTAL=1
 export PENSTOCK_CONFORMANCE=${PENSTOCK_CONFORMANCE:-$(cd ../shared 2>/dev/null && pwd)/conformance}
 cd "$copy"
 
-# The arguments of a patch's test; its third line and on is the patch.
+# What cargo is told to run a patch's test.
 test_of() { sed -n 's/^Test: //p' "tests/planted/$1.patch"; }
-# Splits "cargo options filter" so that the filter comes after the options.
+# Unquoted: a test is several arguments.
+# shellcheck disable=SC2086
 build() { cargo test --quiet --locked --no-run $1 >"$copy/log" 2>&1; }
+# shellcheck disable=SC2086
 run() { timeout 600 cargo test --quiet --locked $1 >"$copy/log" 2>&1; }
 
 echo "planted-bugs: the tests pass on the tree as it is"
@@ -42,7 +50,7 @@ done
 survivors=0
 for name in "${patches[@]}"; do
     arguments=$(test_of "$name")
-    git apply "tests/planted/$name.patch"
+    git apply -C1 "tests/planted/$name.patch"
     if ! build "$arguments"; then
         tail -40 "$copy/log" >&2
         echo "planted-bugs: $name does not build, so it shows nothing" >&2
@@ -52,11 +60,10 @@ for name in "${patches[@]}"; do
         echo "  SURVIVES: $name: cargo test $arguments"
         survivors=$((survivors + 1))
     else
-        failed=$(grep -cE '^test .* FAILED$|^    [a-z_:0-9]+$' "$copy/log" || true)
         echo "  caught:   $name: $(head -1 "tests/planted/$name.patch")"
-        [ -z "${PLANTED_VERBOSE:-}" ] || { grep -m1 -A3 'panicked at' "$copy/log" | cut -c1-400; echo "    ($failed lines of failed tests)"; }
+        grep -m1 -oE '^thread .* panicked at [^ ]*' "$copy/log" | sed -E "s/ \([0-9]+\)//; s/^/            /" || true
     fi
-    git apply -R "tests/planted/$name.patch"
+    git apply -R -C1 "tests/planted/$name.patch"
 done
 if [ "$survivors" -gt 0 ]; then
     echo "planted-bugs: $survivors of ${#patches[@]} survive" >&2

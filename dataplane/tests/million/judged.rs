@@ -27,6 +27,8 @@ use crate::{Drops, allocation};
 
 /// What each wire gets.
 pub(crate) const FRAMES_A_WIRE: u64 = 1_000_000;
+/// How often policy changes then.
+const FRAMES_A_POLICY: u64 = 10_000;
 /// Frames after which everything that is set up once has been.
 const WARM_UP: u64 = 2_000;
 /// Few enough to be full now and then.
@@ -64,8 +66,7 @@ impl Seen {
 /// A worker with one wire, and what the test knows of both.
 struct Bench {
     worker: Worker,
-    /// Keeps the policy published.
-    _publisher: Publisher,
+    publisher: Publisher,
     /// By direction.
     policies: [Policy; 2],
     far: [Far; 2],
@@ -74,6 +75,8 @@ struct Bench {
     trace: Outbox<Trace>,
     now: Time,
     seen: Seen,
+    /// Frames that were judged as something else than what they show: their flow's originator, after a change of policy.
+    judged_as_another: u64,
 }
 
 /// Pushes a million frames of this seed through a wire.
@@ -83,6 +86,7 @@ pub(crate) fn run(seed: u64, ethernet: bool) -> Seen {
     let mut generator = Generator::new(seed);
     // Frames that follow each other in one direction are one burst, so that the order of conversations is kept.
     let mut next = generator.next_frame(medium);
+    let mut changes = 0;
     while bench.seen.frames < FRAMES_A_WIRE {
         let direction = next.0;
         let mut count = 0;
@@ -92,14 +96,20 @@ pub(crate) fn run(seed: u64, ethernet: bool) -> Seen {
             count += 1;
         }
         bench.burst(direction, count);
+        // In the second half, policy changes under the feet of live flows.
+        if bench.seen.frames >= FRAMES_A_WIRE / 2 + changes * FRAMES_A_POLICY {
+            if changes == 0 {
+                bench.assert_all_as_shown();
+            }
+            changes += 1;
+            bench.publish(seed.rotate_left(32) ^ changes);
+        }
     }
     bench.end(seed)
 }
 
 impl Bench {
     fn new(seed: u64, ethernet: bool) -> Bench {
-        let mut random = Random(seed);
-        let policies = [random.policy(), random.policy()];
         let publisher = Publisher::new();
         let (events, trace) = (Outbox::new(4096), Outbox::new(4096));
         let mut worker = Worker::new(WorkerConfig {
@@ -127,11 +137,27 @@ impl Bench {
             stats: stats.clone(),
         };
         worker.attach(setup).expect("the ports fit together");
-        let [egress, ingress] = policies.clone();
-        let rules = RuleSet { wires: vec![WireRules { wire: WIRE, egress, ingress }] };
-        publisher.publish(rules).expect("it compiles");
         let (far, now, seen) = ([near, far], Time(1_000_000_000), Seen::default());
-        Bench { worker, _publisher: publisher, policies, far, stats, events, trace, now, seen }
+        let policies = [Policy::Open, Policy::Open];
+        let mut bench =
+            Bench { worker, publisher, policies, far, stats, events, trace, now, seen, judged_as_another: 0 };
+        bench.publish(seed);
+        bench
+    }
+
+    /// Publishes other policies.
+    fn publish(&mut self, seed: u64) {
+        let mut random = Random(seed);
+        self.policies = [random.policy(), random.policy()];
+        let [egress, ingress] = self.policies.clone();
+        let rules = RuleSet { wires: vec![WireRules { wire: WIRE, egress, ingress }] };
+        self.publisher.publish(rules).expect("it compiles");
+    }
+
+    /// While policy does not change, every frame that is judged is judged as what it shows.
+    fn assert_all_as_shown(&self) {
+        let rejudged = Direction::BOTH.map(|direction| self.stats.direction(direction).rejudged.get());
+        assert_eq!((rejudged, self.judged_as_another), ([0, 0], 0));
     }
 
     fn inject(&self, direction: Direction, frame: &SentFrame) {
@@ -165,11 +191,11 @@ impl Bench {
         let denied = verdict == Verdict::Drop(DropReason::PolicyDenied);
         if rule.is_some() || denied {
             let Decision { action, rule: deciding, .. } = self.oracle(direction, &tuple);
-            assert_eq!((action == Action::Deny, deciding), (denied, rule), "{trace:?}");
+            self.judged_as_another += u64::from((action == Action::Deny, deciding) != (denied, rule));
             self.seen.allowed += u64::from(!denied);
             self.seen.denied += u64::from(denied);
         } else if verdict == Verdict::Forward && tuple.protocol.has_ports() {
-            // It belongs to a flow, and one of its ends was allowed to open that.
+            // It belongs to a flow, and policy allows one of its ends to open that.
             let allowed = |direction, tuple: &Tuple| self.oracle(direction, tuple).action == Action::Allow;
             assert!(allowed(direction, &tuple) || allowed(direction.reverse(), &tuple.reverse()), "{trace:?}");
         }
@@ -196,14 +222,16 @@ impl Bench {
         while let Some(trace) = self.trace.take() {
             self.check(&trace);
         }
+        let mut rejudged = 0;
         for direction in Direction::BOTH {
             let stats = self.stats.direction(direction);
             let (received, forwarded) = (stats.received.get(), stats.forwarded.get());
             assert_eq!(received, forwarded + stats.dropped_total(), "seed {seed}: a frame is forwarded or dropped");
             self.seen.classified += stats.classified.get();
             self.seen.forwarded += forwarded;
-            assert_eq!(stats.rejudged.get(), 0, "the policy has not changed");
+            rejudged += stats.rejudged.get();
         }
+        assert!(rejudged > 0 && self.judged_as_another <= rejudged, "{} of {rejudged}", self.judged_as_another);
         assert_eq!(self.seen.forwarded, far);
         assert_eq!(
             self.seen.classified,
