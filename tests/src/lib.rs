@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: namespaces joined by wires ([`site`]), programs that run in them ([`process`]),
-//! what policies say ([`policy`]), payloads ([`payload`]), and what the fuzz targets do ([`fuzz`]).
+//! what policies say ([`policy`]), payloads ([`payload`]) and streams of them ([`traffic`]), and what the fuzz targets do
+//! ([`fuzz`]).
 //!
 //! ```text
 //!  pod namespace      wires namespace            router namespace                          other hosts
@@ -13,6 +14,7 @@ pub mod payload;
 pub mod policy;
 pub mod process;
 pub mod site;
+pub mod traffic;
 
 /// Makes one test a port kind of a function that takes a [`dataplane::port::PortKind`].
 #[macro_export]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control::enforcer::{Enforcer, EnforcerConfig, WireSpec};
 use control::lab::Family;
@@ -16,6 +16,7 @@ use dataplane::event::Event;
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::Direction;
 use dataplane::port::{PortKind, PortSpec};
+use dataplane::publish::Generation;
 use dataplane::rules::{Policy, RuleSet, WireId, WireRules};
 use dataplane::stats::{DirectionStats, WireStats};
 use dataplane::verdict::DropReason;
@@ -27,6 +28,9 @@ const PREFIX: &str = "penstock-test-";
 
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Between one look and the next.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How a host is joined to the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,21 @@ pub struct Host {
 }
 
 impl Host {
+    fn new(number: u8, namespace: Namespace) -> Host {
+        Host {
+            number,
+            namespace,
+            mac: MacAddress([2, 0x77, 0, 0, 0, number]),
+            gateway_mac: MacAddress([2, 0x77, 1, 0, 0, number]),
+            wire: None,
+        }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        let addresses = Family::ALL.map(|family| Address::from(self.ip(family))).to_vec();
+        Endpoint { mac: Some(self.mac), addresses }
+    }
+
     /// Its address.
     pub fn ip(&self, family: Family) -> IpAddr {
         address(self.number, family, 2)
@@ -240,20 +259,13 @@ impl Site {
         let number = self.hosts;
         let namespace = Namespace::named(format!("{}{name}", self.prefix));
         self.create(&namespace);
-        let mut host = Host {
-            number,
-            namespace,
-            mac: MacAddress([2, 0x77, 0, 0, 0, number]),
-            gateway_mac: MacAddress([2, 0x77, 1, 0, 0, number]),
-            wire: None,
-        };
+        let mut host = Host::new(number, namespace);
         match cable {
             Cable::Straight => {
                 batch(router, &[&veth(&host.gateway_device(), host.gateway_mac, "eth0", host.mac, &host.namespace)]);
             }
             Cable::Pod(ports) => {
-                let addresses = Family::ALL.map(|family| Address::from(host.ip(family))).to_vec();
-                let endpoint = Endpoint { mac: Some(host.mac), addresses };
+                let endpoint = host.endpoint();
                 self.attach(&mut host, router, ports, Some(endpoint), Permissions::POD);
             }
             Cable::Gateway(ports) => self.attach(&mut host, router, ports, None, Permissions::GATEWAY),
@@ -285,34 +297,68 @@ impl Site {
         endpoint: Option<Endpoint>,
         permissions: Permissions,
     ) {
-        let port = |kind, end: &str, device: &str, mac, namespace: &Namespace| {
-            if kind == PortKind::Tap {
-                return PortSpec::new(kind, device).in_namespace(namespace.name()).with_mac(mac);
-            }
-            let name = format!("{end}{}", host.number);
-            let silent = MacAddress([2, 0x77, 2, 0, end.as_bytes()[0], host.number]);
-            batch(&self.wires, &[&veth(&name, silent, device, mac, namespace), &format!("link set {name} arp off up")]);
-            PortSpec::new(kind, name).in_namespace(self.wires.name())
-        };
-        let spec = WireSpec {
-            name: host.namespace.name().to_owned(),
-            inside: port(ports.inside, "i", "eth0", host.mac, &host.namespace),
-            outside: port(ports.outside, "o", &host.gateway_device(), host.gateway_mac, router),
-            endpoint,
-            permissions,
-        };
+        let inside = self.port(ports.inside, "i", host.number, ("eth0", host.mac, &host.namespace));
+        let outside = self.port(ports.outside, "o", host.number, (&host.gateway_device(), host.gateway_mac, router));
+        let name = host.namespace.name().to_owned();
+        let spec = WireSpec { name, inside, outside, endpoint, permissions };
         let wire = self.enforcer.attach(&spec).expect("attaching a wire");
         assert_eq!(self.enforcer.wires()[&wire].warnings, Vec::<String>::new(), "fall-backs would test something else");
         host.wire = Some(wire);
         self.judge(host, Policy::Open, Policy::Open);
     }
 
+    /// A port that reaches a device in another namespace: the device itself, or by a veth.
+    fn port(
+        &self,
+        kind: PortKind,
+        end: &str,
+        number: u8,
+        (device, mac, namespace): (&str, MacAddress, &Namespace),
+    ) -> PortSpec {
+        if kind == PortKind::Tap {
+            return PortSpec::new(kind, device).in_namespace(namespace.name()).with_mac(mac);
+        }
+        let name = format!("{end}{number}");
+        let silent = MacAddress([2, 0x77, 2, 0, end.as_bytes()[0], number]);
+        batch(&self.wires, &[&veth(&name, silent, device, mac, namespace), &format!("link set {name} arp off up")]);
+        PortSpec::new(kind, name).in_namespace(self.wires.name())
+    }
+
+    /// So many pods behind AF_PACKET wires whose interfaces, `c1`, `c2`, …, are all in one namespace, and whose gateways'
+    /// (`p1`, …) are in the router's. None has an address: who uses them makes frames.
+    pub fn crowd(&mut self, size: u8) -> Vec<Host> {
+        let namespace = Namespace::named(format!("{}crowd", self.prefix));
+        self.create(&namespace);
+        let router = self.router.clone();
+        for silent in [&namespace, &router] {
+            silent.sysctl(&[("ipv6/conf/default/disable_ipv6", "1")]).expect("silencing a namespace");
+        }
+        (1..=size).map(|number| self.member(number, &namespace, &router)).collect()
+    }
+
+    fn member(&mut self, number: u8, namespace: &Namespace, router: &Namespace) -> Host {
+        let mut host = Host::new(number, namespace.clone());
+        let (device, gateway) = (format!("c{number}"), host.gateway_device());
+        let spec = WireSpec {
+            name: device.clone(),
+            inside: self.port(PortKind::AfPacket, "i", number, (&device, host.mac, namespace)),
+            outside: self.port(PortKind::AfPacket, "o", number, (&gateway, host.gateway_mac, router)),
+            endpoint: Some(host.endpoint()),
+            permissions: Permissions::POD,
+        };
+        batch(namespace, &[&format!("link set {device} up")]);
+        batch(router, &[&format!("link set {gateway} up")]);
+        host.wire = Some(self.enforcer.attach(&spec).expect("attaching a wire"));
+        self.judge(&host, Policy::Open, Policy::Open);
+        host
+    }
+
     /// Puts a policy of a host's wire in force, beside those of the others.
-    pub fn judge(&self, host: &Host, egress: Policy, ingress: Policy) {
+    pub fn judge(&self, host: &Host, egress: Policy, ingress: Policy) -> Generation {
         let wire = host.wire.expect("the host has a wire");
         let mut rules = self.rules.borrow_mut();
         rules.insert(wire, WireRules { wire, egress, ingress });
-        self.enforcer.publish(RuleSet { wires: rules.values().cloned().collect() }).expect("publishing a policy");
+        self.enforcer.publish(RuleSet { wires: rules.values().cloned().collect() }).expect("publishing a policy")
     }
 
     /// The engine.
@@ -380,9 +426,9 @@ fn remove_leftovers() {
 
 /// Waits until something holds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
+    let mut rest = PATIENCE;
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(10));
+        rest = rest.checked_sub(PAUSE).unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"));
+        std::thread::sleep(PAUSE);
     }
 }
