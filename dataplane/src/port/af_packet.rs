@@ -27,7 +27,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use crate::frame::{BURST, Burst, Checksum, Frame, VlanTag};
 use crate::port::gather::Gather;
 use crate::port::link::{self, Link};
-use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortError, PortKind, checksum, vnet};
+use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortError, PortKind, checksum, segment, vnet};
 use crate::time::Time;
 
 /// Room for one control message with the auxiliary data (20 bytes), as the kernel aligns it.
@@ -140,6 +140,8 @@ pub struct AfPacket {
     messages: Messages,
     /// How many frames the next receive prepares for: follows what the last ones found.
     expected: usize,
+    /// A packet of a tunnelled super-frame on its way out.
+    scratch: Vec<u8>,
 }
 
 impl fmt::Debug for AfPacket {
@@ -199,6 +201,7 @@ impl AfPacket {
             overflow: Cell::new(0),
             messages: Messages::new(),
             expected: BURST,
+            scratch: Vec::with_capacity(vnet::LENGTH + mtu + super::ETHERNET_AND_TAG),
         })
     }
 
@@ -326,8 +329,25 @@ impl AfPacket {
         }
     }
 
+    /// Sends a super-frame in a tunnel as packets: the virtio header cannot tell the kernel that it is one. A packet
+    /// that finds no room after others were sent is lost with the rest, as in a full queue.
+    fn send_segments(&mut self, frame: &Frame) -> io::Result<()> {
+        let socket = self.socket.as_raw_fd();
+        let send = |bytes: &[u8]| {
+            // SAFETY: the pointer and length describe `bytes`, which the kernel only reads.
+            let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+            if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        };
+        match segment::send_each(frame, self.capabilities.max_frame, &mut self.scratch, send) {
+            Err((error, 0)) => return Err(error),
+            Ok(true) => {}
+            Ok(false) | Err(_) => self.counters.send_errors += 1,
+        }
+        Ok(())
+    }
+
     /// One system call's worth of frames, from the front. Answers how many the kernel took.
-    fn send_some(&mut self, burst: &Burst) -> io::Result<usize> {
+    fn send_some(&mut self, burst: &[Frame]) -> io::Result<usize> {
         for (i, frame) in burst.iter().enumerate() {
             let vectors = self.messages.gathers[i].fill(frame);
             let header = &mut self.messages.send[i].msg_hdr;
@@ -374,7 +394,12 @@ impl Port for AfPacket {
 
     fn send(&mut self, pool: &mut Pool, burst: &mut Burst, _now: Time) -> io::Result<()> {
         while !burst.is_empty() {
-            match self.send_some(burst) {
+            let tunnelled = burst.iter().position(segment::is_tunnelled);
+            let sent = match tunnelled {
+                Some(0) => self.send_segments(&burst[0]).map(|()| 1),
+                _ => self.send_some(&burst[..tunnelled.unwrap_or(burst.len())]),
+            };
+            match sent {
                 Ok(sent) => burst.drain(..sent).for_each(|frame| pool.release(frame)),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => break,

@@ -132,11 +132,18 @@ struct Place {
 /// Completes a checksum that its sender left to the device without telling us: the field then holds exactly the folded
 /// sum of the pseudo header (zero in SCTP). Answers whether it did. Where a finished checksum happens to have that
 /// value, completing it yields the same value again. For frames of devices whose far end is on this machine.
+///
+/// Of a packet in a tunnel, a sender leaves the inner checksum alone: the outer one is right once that is completed.
 pub fn complete_unmarked(frame: &mut Frame) -> bool {
     if frame.segments() > 1 || frame.checksum != Checksum::Unknown {
         return false;
     }
-    let Some(place) = locate(frame.bytes()) else { return false };
+    let Some(outer) = locate(frame.bytes(), 0) else { return false };
+    complete_at(frame, &outer) || tunnelled(frame.bytes(), &outer).is_some_and(|inner| complete_at(frame, &inner))
+}
+
+/// Completes the checksum of the transport header at this place if it is unfinished.
+fn complete_at(frame: &mut Frame, place: &Place) -> bool {
     let offset = match place.protocol {
         6 => 16,
         17 => 6,
@@ -161,9 +168,37 @@ pub fn complete_unmarked(frame: &mut Frame) -> bool {
     true
 }
 
-/// Finds the transport header of an unfragmented IP packet in an Ethernet frame with up to two tags.
-fn locate(bytes: &[u8]) -> Option<Place> {
-    let mut at = 12;
+/// The transport header of the packet in a tunnel: VXLAN (RFC 7348, and the port that Linux used before it), Geneve
+/// (RFC 8926), IP in IP (RFC 2003, RFC 4213).
+fn tunnelled(bytes: &[u8], outer: &Place) -> Option<Place> {
+    const VXLAN: u16 = 4789;
+    const LINUX_VXLAN: u16 = 8472;
+    const GENEVE: u16 = 6081;
+    const UDP_HEADER: usize = 8;
+    const TUNNEL_HEADER: usize = 8;
+    let word = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    match outer.protocol {
+        4 => locate_ipv4(bytes, outer.start),
+        41 => locate_ipv6(bytes, outer.start),
+        17 => {
+            let inner = outer.start + UDP_HEADER + TUNNEL_HEADER;
+            match word(outer.start + 2)? {
+                VXLAN | LINUX_VXLAN => locate(bytes, inner),
+                GENEVE if word(outer.start + UDP_HEADER + 2)? == 0x6558 => {
+                    let options = usize::from(bytes.get(outer.start + UDP_HEADER)? & 0x3f) * 4;
+                    locate(bytes, inner + options)
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Finds the transport header of an unfragmented IP packet in the Ethernet frame with up to two tags that begins at an
+/// offset.
+fn locate(bytes: &[u8], frame: usize) -> Option<Place> {
+    let mut at = frame + 12;
     let mut ether_type = u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?);
     for _ in 0..2 {
         if matches!(ether_type, 0x8100 | 0x88a8) {

@@ -14,7 +14,7 @@ use crate::address::MacAddress;
 use crate::frame::{Burst, Frame};
 use crate::port::gather::Gather;
 use crate::port::link::{self, Link};
-use crate::port::{Capabilities, Pool, Port, PortCounters, PortError, PortKind, vnet};
+use crate::port::{Capabilities, Pool, Port, PortCounters, PortError, PortKind, segment, vnet};
 use crate::time::Time;
 
 /// How a TAP or TUN device is made.
@@ -44,6 +44,8 @@ pub struct Tap {
     counters: PortCounters,
     link: Link,
     watch: link::Watch,
+    /// A packet of a tunnelled super-frame on its way out.
+    scratch: Vec<u8>,
 }
 
 impl Tap {
@@ -94,6 +96,7 @@ impl Tap {
             counters: PortCounters::default(),
             link,
             watch,
+            scratch: Vec::new(),
         })
     }
 
@@ -140,6 +143,29 @@ impl Tap {
             Some(libc::EIO) if self.link.index().is_err() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Gives one frame to the kernel. A super-frame in a tunnel goes as packets (see [`super::af_packet`]); one that finds
+    /// no room after others were sent is lost with the rest.
+    fn send_one(&mut self, frame: &Frame, gather: &mut Gather) -> io::Result<()> {
+        let file = self.file.as_raw_fd();
+        if self.kind == PortKind::Tap && segment::is_tunnelled(frame) {
+            let send = |bytes: &[u8]| {
+                // SAFETY: the pointer and length describe `bytes`, which the kernel only reads.
+                let written = unsafe { libc::write(file, bytes.as_ptr().cast(), bytes.len()) };
+                if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            };
+            match segment::send_each(frame, self.capabilities.max_frame, &mut self.scratch, send) {
+                Err((error, 0)) => return Err(error),
+                Ok(true) => {}
+                Ok(false) | Err(_) => self.counters.send_errors += 1,
+            }
+            return Ok(());
+        }
+        let vectors = gather.fill(frame);
+        // SAFETY: the vectors describe `gather` and the frame's bytes, which outlive the call; the kernel only reads.
+        let written = unsafe { libc::writev(file, vectors.as_ptr(), vectors.len() as libc::c_int) };
+        if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Reads one frame into a fresh chunk. Answers whether there may be more.
@@ -230,12 +256,7 @@ impl Port for Tap {
         let mut sent = 0;
         let mut outcome = Ok(());
         while sent < burst.len() {
-            let vectors = gather.fill(&burst[sent]);
-            // SAFETY: the vectors describe `gather` and the frame's bytes, which outlive the call; the kernel only reads.
-            let written =
-                unsafe { libc::writev(self.file.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int) };
-            if written < 0 {
-                let error = io::Error::last_os_error();
+            if let Err(error) = self.send_one(&burst[sent], &mut gather) {
                 match error.raw_os_error() {
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => break,
                     Some(libc::EINTR) => continue,

@@ -5,6 +5,7 @@ mod fragments;
 mod neighbours;
 mod nginx;
 mod offloads;
+mod overlay;
 mod path_mtu;
 mod ping;
 mod throughput;

@@ -143,3 +143,42 @@ fn fragments_and_other_protocols_are_left_alone() {
         pool.release(frame);
     }
 }
+
+/// A sender leaves the inner packet's checksum of a tunnel to the device; the outer one fits what it will be.
+#[test]
+fn an_unmarked_checksum_in_a_tunnel_is_completed() {
+    let mut segment = vec![0x12, 0x34, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0, 7, 8, 9];
+    let partial = pseudo_v4([10, 0, 0, 1], [10, 0, 0, 2], 6, segment.len());
+    segment[16..18].copy_from_slice(&partial.to_be_bytes());
+    let inner = ipv4(6, &segment);
+    let vxlan = |port: u16| {
+        let mut udp = vec![0xc0, 0];
+        udp.extend(port.to_be_bytes());
+        udp.extend((16 + inner.len() as u16).to_be_bytes());
+        udp.extend([0, 0, 8, 0, 0, 0, 0, 0, 42, 0]);
+        udp.extend(&inner);
+        ipv4(17, &udp)
+    };
+    let geneve = {
+        let mut udp = vec![0xc0, 0, 0x17, 0xc1];
+        udp.extend((24 + inner.len() as u16).to_be_bytes());
+        udp.extend([0, 0, 2, 0, 0x65, 0x58, 0, 0, 42, 0, 0, 1, 0x80, 1, 9, 9, 9, 9]);
+        udp.extend(&inner);
+        ipv4(17, &udp)
+    };
+    let mut pool = Pool::new(1, 512);
+    for (bytes, skip) in [(vxlan(4789), 50), (vxlan(8472), 50), (geneve, 58), (ipv4(4, &inner[14..]), 20)] {
+        let mut frame = pool.frame(&bytes).unwrap();
+        assert!(complete_unmarked(&mut frame));
+        assert!(verifies(&frame.bytes()[skip..], 6), "{:?}", frame.bytes());
+        assert!(!complete_unmarked(&mut frame), "once");
+        pool.release(frame);
+    }
+    // Another port's payload is nobody's business, and a cut tunnel is left alone.
+    for bytes in [vxlan(4790), vxlan(4789)[..60].to_vec()] {
+        let mut frame = pool.frame(&bytes).unwrap();
+        assert!(!complete_unmarked(&mut frame));
+        assert_eq!(frame.bytes(), bytes);
+        pool.release(frame);
+    }
+}

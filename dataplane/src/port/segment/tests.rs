@@ -66,6 +66,92 @@ fn read(bytes: &[u8], index: usize) -> (u32, Option<etherparse::TcpHeader>, Vec<
     (sequence, tcp, payload.to_vec())
 }
 
+/// The same frame as the payload of VXLAN, as a kernel hands it over: the offsets are the inner packet's.
+fn in_vxlan(pool: &mut Pool, inner: Frame, is_ipv4: bool, udp_checksum: bool) -> Frame {
+    let length = 16 + inner.bytes().len();
+    let mut bytes = vec![4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 2];
+    if is_ipv4 {
+        bytes.extend([8, 0, 0x45, 0]);
+        bytes.extend((20 + length as u16).to_be_bytes());
+        bytes.extend([0xff, 0xff, 0, 0, 64, 17, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2]);
+    } else {
+        bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        bytes.extend((length as u16).to_be_bytes());
+        bytes.extend([17, 64]);
+        bytes.extend([SOURCE, SOURCE].concat());
+    }
+    bytes.extend([0xc0, 0, 0x12, 0xb5]);
+    bytes.extend((length as u16).to_be_bytes());
+    bytes.extend(if udp_checksum { [0x12, 0x34] } else { [0, 0] });
+    bytes.extend([8, 0, 0, 0, 0, 0, 42, 0]);
+    let shift = bytes.len() as u16;
+    bytes.extend(inner.bytes());
+    let Checksum::Partial { start, offset } = inner.checksum else { unreachable!() };
+    let mut frame = pool.frame(&bytes).unwrap();
+    frame.checksum = Checksum::Partial { start: start + shift, offset };
+    frame.gso = inner.gso;
+    pool.release(inner);
+    frame
+}
+
+/// The inner packet, after the outer headers were found right.
+fn carried(bytes: &[u8], index: usize, udp_checksum: bool) -> Vec<u8> {
+    let packet = etherparse::PacketHeaders::from_ethernet_slice(bytes).unwrap();
+    let payload = packet.payload.slice();
+    let Some(etherparse::TransportHeader::Udp(udp)) = packet.transport else { unreachable!() };
+    assert_eq!(usize::from(udp.length), 8 + payload.len());
+    let expected = match packet.net.as_ref().unwrap() {
+        etherparse::NetHeaders::Ipv4(ip, _) => {
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            assert_eq!(ip.identification, 0xffffu16.wrapping_add(index as u16));
+            udp.calc_checksum_ipv4(ip, payload).unwrap()
+        }
+        etherparse::NetHeaders::Ipv6(ip, _) => udp.calc_checksum_ipv6(ip, payload).unwrap(),
+        etherparse::NetHeaders::Arp(_) => unreachable!(),
+    };
+    assert_eq!(udp.checksum, if udp_checksum { expected } else { 0 });
+    payload[8..].to_vec()
+}
+
+proptest! {
+    #[test]
+    fn a_tunnelled_super_frame_is_segmented_with_its_outer_headers(
+        payload in proptest::collection::vec(any::<u8>(), 100..6000),
+        size in 100u16..1500,
+        tcp: bool,
+        inner_ipv4: bool,
+        outer_ipv4: bool,
+        udp_checksum: bool,
+    ) {
+        let mut pool = Pool::new(2, 8192);
+        let kind = match (tcp, inner_ipv4) {
+            (false, _) => GsoKind::UdpL4,
+            (true, true) => GsoKind::TcpV4,
+            (true, false) => GsoKind::TcpV6,
+        };
+        let inner = super_frame(&mut pool, kind, inner_ipv4, &payload, size, false);
+        prop_assert!(!is_tunnelled(&inner));
+        let frame = in_vxlan(&mut pool, inner, outer_ipv4, udp_checksum);
+        prop_assert!(is_tunnelled(&frame));
+        let mut got = Vec::new();
+        let mut scratch = Vec::new();
+        let mut index = 0;
+        let sent = send_each(&frame, 1700, &mut scratch, |bytes| {
+            assert_eq!(&bytes[..vnet::LENGTH], &[0; vnet::LENGTH]);
+            let packet = carried(&bytes[vnet::LENGTH..], index, udp_checksum);
+            got.extend(read(&packet, index).2);
+            index += 1;
+            Ok(())
+        });
+        prop_assert!(sent.unwrap());
+        prop_assert_eq!(got, payload);
+        // What the device is too small for is refused.
+        let refused = send_each(&frame, 60, &mut scratch, |_| Ok(())).unwrap();
+        prop_assert!(!refused);
+        pool.release(frame);
+    }
+}
+
 proptest! {
     #[test]
     fn segments_are_sound_packets_and_carry_the_payload(
