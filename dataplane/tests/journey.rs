@@ -193,6 +193,7 @@ fn what_the_other_port_has_no_room_for_is_counted() {
     wire.worker.poll(wire.now);
     let stats = wire.stats.direction(Egress);
     assert_eq!((stats.received.get(), stats.forwarded.get()), (3, 1));
+    assert_eq!((stats.forwarded_segments.get(), stats.forwarded_bytes.get()), (1, 14 + 20 + 8));
     assert_eq!(stats.dropped(DropReason::PortOverflow).get(), 2);
 }
 

@@ -4,7 +4,8 @@
 use crate::event::{Dropped, Event, Logged, Trace};
 use crate::flow::Crossing;
 use crate::frame::Frame;
-use crate::packet::Direction;
+use crate::packet::{Direction, Parsed, Payload};
+use crate::parse::parse;
 use crate::rules::Action;
 use crate::time::Time;
 use crate::verdict::{DropReason, Verdict};
@@ -104,11 +105,18 @@ impl Worker {
             if wire.out[direction as usize].is_empty() {
                 continue;
             }
-            let (stats, events, id) = (wire.stats.clone(), &self.events, wire.id);
+            let (stats, events, id, medium) = (wire.stats.clone(), &self.events, wire.id, wire.medium);
             let result = wire.flush(direction, pool, now, |reason, frame| {
                 // It was counted when it was judged.
-                stats.direction(direction).forwarded.retract(1);
-                stats.direction(direction).dropped(reason).add(1);
+                let headers = match parse(frame, medium) {
+                    Ok(Parsed { payload: Payload::Ip(packet), .. }) => packet.header_length(),
+                    _ => 0,
+                };
+                let stats = stats.direction(direction);
+                stats.forwarded.retract(1);
+                stats.forwarded_segments.retract(frame.wire_packets(headers));
+                stats.forwarded_bytes.retract(frame.length() as u64);
+                stats.dropped(reason).add(1);
                 let (judged, tuple, rule, generation) = (direction, None, None, 0);
                 let length = frame.length() as u32;
                 let dropped = Dropped { at: now, wire: id, direction, judged, reason, tuple, rule, generation, length };
