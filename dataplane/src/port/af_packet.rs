@@ -381,12 +381,6 @@ impl Port for AfPacket {
         self.capabilities
     }
 
-    /// A socket cannot tell its device what to send: what arrives regardless is left to the sender at the other end
-    /// (checksums) or to the wire (super-frames).
-    fn limit(&mut self, _both: Capabilities) -> io::Result<()> {
-        Ok(())
-    }
-
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst, _now: Time) -> io::Result<()> {
         while burst.remaining_capacity() > 0 && self.receive_some(pool, burst)? {}
         Ok(())

@@ -308,11 +308,6 @@ impl Port for AfXdp {
         self.capabilities
     }
 
-    /// Nothing that a device sends through XDP needs narrowing.
-    fn limit(&mut self, _both: Capabilities) -> io::Result<()> {
-        Ok(())
-    }
-
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst, now: Time) -> io::Result<()> {
         self.check_pool(pool)?;
         let mut own = self.own.take();

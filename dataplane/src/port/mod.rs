@@ -130,12 +130,15 @@ pub trait Port: Send {
     /// What the port can carry. Fixed for life.
     fn capabilities(&self) -> Capabilities;
 
-    /// Narrows what the port accepts from its device to what the other end of the wire can carry too. Called once,
-    /// before the first `receive`.
+    /// Narrows what the port accepts from its device to what the other end of the wire can carry too. Called before the
+    /// first `receive`; the same limits again change nothing. A port that cannot tell its device (a socket, a capture)
+    /// does nothing here: what arrives regardless is completed by the other port, or dropped by the wire.
     ///
     /// # Errors
     /// When the device cannot be told (offloads that can't be switched off).
-    fn limit(&mut self, both: Capabilities) -> io::Result<()>;
+    fn limit(&mut self, _both: Capabilities) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Takes frames from the device.
     ///

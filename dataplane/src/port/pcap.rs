@@ -286,11 +286,6 @@ impl Port for PcapPort {
         self.capabilities
     }
 
-    /// A capture holds what it holds.
-    fn limit(&mut self, _both: Capabilities) -> io::Result<()> {
-        Ok(())
-    }
-
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst, now: Time) -> io::Result<()> {
         self.started.get_or_insert(now);
         while burst.remaining_capacity() > 0 && pool.available() > 0 && self.due().is_some_and(|due| due <= now) {
