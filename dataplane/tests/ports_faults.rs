@@ -287,3 +287,18 @@ fn tcp_gets_through_a_faulty_wire() {
     let total: u64 = counts.iter().map(|c| c.reordered.load(std::sync::atomic::Ordering::Relaxed)).sum();
     assert!(total > 0);
 }
+
+#[test]
+fn a_device_is_the_port_of_one_wire_however_its_namespace_is_spelled() {
+    let (_world, [_, wires, _]) = World::with_veths("claim");
+    let one = af_packet(&wires, "inside").open().unwrap();
+    let spelled = format!("/run/netns/{wires}");
+    for other in [af_packet(&spelled, "inside"), PortSpec::new(PortKind::AfXdp, "inside").in_namespace(&wires)] {
+        let refused = other.open().err().expect("another port has it");
+        assert!(matches!(refused, PortError::Claimed { .. }) && refused.is_system_refusal(), "{refused}");
+        assert!(refused.to_string().contains("inside is already the port of a wire of this process"), "{refused}");
+    }
+    af_packet(&wires, "outside").open().expect("another device is another matter");
+    drop(one);
+    af_packet(&spelled, "inside").open().expect("it is free again");
+}

@@ -113,7 +113,7 @@ fn what_cannot_be_opened_says_why() {
 
     let first = xdp(&wire, "inside").open().unwrap();
     let error = fails(xdp(&wire, "inside"));
-    assert!(matches!(error, PortError::QueueBusy { queue: 0, .. } | PortError::ProgramBusy { .. }), "{error}");
+    assert!(matches!(error, PortError::Claimed { .. }), "{error}");
     assert!(error.is_system_refusal());
     drop(first);
     drop(xdp(&wire, "inside").open().unwrap());

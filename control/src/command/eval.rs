@@ -1,11 +1,12 @@
 //! `penstock eval`: one question a line, one answer a line.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 use serde::Serialize;
 
 use super::exit::{CommandResult, Failure, Outcome};
 use super::input::ManifestArgs;
+use super::output::write_stdout;
 use crate::policy::probe::{EndVerdict, Probe};
 use crate::rehearsal::{ClusterRehearsal, Rehearsed};
 
@@ -42,7 +43,6 @@ pub(super) fn run(args: &EvalArgs) -> CommandResult {
     }
     let cluster = args.manifests.load()?;
     let mut rehearsal = ClusterRehearsal::new(&cluster);
-    let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
         let line = line.map_err(|error| Failure::input(format!("standard input: {error}")))?;
         if line.trim().is_empty() {
@@ -51,13 +51,9 @@ pub(super) fn run(args: &EvalArgs) -> CommandResult {
         let answered = answer(&mut rehearsal, &line);
         let answered = match answered {
             Ok(answered) => serde_json::to_string(&answered).map_err(Failure::input)?,
-            Err(reason) => {
-                output.flush().map_err(Failure::system)?;
-                return Err(Failure::BadInput(format!("standard input, line {number}: {reason}")));
-            }
+            Err(reason) => return Err(Failure::BadInput(format!("standard input, line {number}: {reason}"))),
         };
-        writeln!(output, "{answered}").map_err(Failure::system)?;
-        output.flush().map_err(Failure::system)?;
+        write_stdout(&(answered + "\n"))?;
     }
     Ok(Outcome::Done)
 }

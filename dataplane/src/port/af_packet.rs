@@ -25,6 +25,7 @@ use arrayvec::ArrayVec;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::frame::{BURST, Burst, Checksum, Frame, VlanTag};
+use crate::port::claim::Claim;
 use crate::port::gather::Gather;
 use crate::port::link::{self, Link};
 use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortError, PortKind, checksum, segment, vnet};
@@ -142,6 +143,8 @@ pub struct AfPacket {
     expected: usize,
     /// A packet of a tunnelled super-frame on its way out.
     scratch: Vec<u8>,
+    /// Last, so that the device is free only once nothing reads it.
+    _claim: Claim,
 }
 
 impl fmt::Debug for AfPacket {
@@ -185,9 +188,11 @@ impl AfPacket {
             });
         }
         let mtu = link.mtu().map_err(fail("reading the MTU"))?;
+        let claim = Claim::take(&link, device)?;
         let socket = Self::socket(index, options).map_err(fail("opening an AF_PACKET socket"))?;
         Ok(AfPacket {
             socket,
+            _claim: claim,
             name: device.to_owned(),
             capabilities: Capabilities {
                 gso: true,

@@ -31,6 +31,7 @@ use std::time::Duration;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
 use crate::frame::{BURST, Burst, Frame};
+use crate::port::claim::Claim;
 use crate::port::link::{self, Link, Restore};
 use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortKind, checksum};
 use crate::time::Time;
@@ -125,6 +126,8 @@ pub struct AfXdp {
     is_down: bool,
     checked: Time,
     scratch: Box<[FrameDesc; BURST]>,
+    /// Last, so that the device is free only once nothing reads it.
+    _claim: Claim,
 }
 
 impl fmt::Debug for AfXdp {

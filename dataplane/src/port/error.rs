@@ -86,6 +86,14 @@ pub enum PortError {
         /// The queue.
         queue: u32,
     },
+    /// Another port has the device: of another wire, or of another daemon.
+    #[error("{device} is already the port of a wire{holder}; name another interface, or stop that process")]
+    Claimed {
+        /// The device's name.
+        device: String,
+        /// Whose, with a space before it; empty when that can't be told.
+        holder: String,
+    },
     /// Somebody else's XDP program is attached.
     #[error("{device} has another XDP program attached; detach it with `ip link set {device} xdp off` first")]
     ProgramBusy {
@@ -143,6 +151,7 @@ impl PortError {
             | PortError::Unsupported { .. }
             | PortError::MtuTooLarge { .. }
             | PortError::QueueBusy { .. }
+            | PortError::Claimed { .. }
             | PortError::ProgramBusy { .. }
             | PortError::System { .. } => true,
         }

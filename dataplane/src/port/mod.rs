@@ -14,6 +14,7 @@ use crate::time::Time;
 pub mod af_packet;
 pub mod af_xdp;
 pub mod checksum;
+mod claim;
 mod error;
 pub mod fault;
 mod gather;

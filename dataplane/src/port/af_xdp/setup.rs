@@ -12,6 +12,7 @@ use super::program::Program;
 use super::umem::{self, HEADROOM, RING, Umem, os_error, refusal};
 use super::{AfXdp, AfXdpOptions, Holder, MTU_LIMIT, Unmarked};
 use crate::frame::BURST;
+use crate::port::claim::Claim;
 use crate::port::link::{self, Link};
 use crate::port::{Capabilities, ETHERNET_AND_TAG, Pool, PortCounters, PortError, PortKind};
 use crate::time::Time;
@@ -33,6 +34,7 @@ impl AfXdp {
     ) -> Result<(Self, Vec<String>), PortError> {
         let link = Link::open(device, namespace)?;
         let mtu = check_device(device, &link, options)?;
+        let claim = Claim::take(&link, device)?;
         let is_shared = shared.is_some();
         let max_frame = mtu + ETHERNET_AND_TAG;
         let mut own = None;
@@ -86,6 +88,7 @@ impl AfXdp {
             scratch: Box::new([FrameDesc::default(); BURST]),
             umem,
             own: None,
+            _claim: claim,
         };
         // From here on frames can arrive, so that a worker may sleep before its first receive.
         port.refill(pool);
