@@ -208,3 +208,68 @@ fn a_shell_is_inside_the_pod() {
     assert!(child.wait().unwrap().success());
     assert!(text.contains("10.42.0.1/32") && text.contains("in a/client"), "{text}");
 }
+
+/// What a shell in `a/client` that is fed these lines ends with, and says.
+fn shell(directory: &Path, lines: &str) -> (Option<i32>, String) {
+    let mut command = penstock(&["-f", directory.to_str().unwrap(), "--shell", "a/client"]);
+    let mut child = command.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    (child.wait().unwrap().code(), text)
+}
+
+#[test]
+fn a_shell_says_where_it_is_and_its_exit_code_counts() {
+    let (_keep, directory) = world();
+    let (code, text) = shell(&directory, "exit 7\n");
+    assert_eq!(code, Some(1), "{text}");
+    for part in [
+        "inside a/client (10.42.0.1, fd00:10:42::1)",
+        "a/server (10.42.0.2, fd00:10:42::2): TCP/80 UDP/53",
+        "'exit' ends the lab",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(shell(&directory, "exit 0\n").0, Some(0));
+}
+
+#[test]
+fn web_clients_and_plain_ones_are_answered() {
+    let (_keep, directory) = world();
+    let curl = "curl --silent --max-time 20 --write-out 'code %{http_code}\\n' http://";
+    let plain = "exec 3<>/dev/tcp/10.42.0.2/80; echo plain $(cat <&3)";
+    let lines = format!("{curl}10.42.0.2; {curl}'[fd00:10:42::2]'; bash -c '{plain}'\n");
+    let (code, text) = shell(&directory, &lines);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text.matches("a/server TCP/80\ncode 200\n").count(), 2, "{text}");
+    assert!(text.contains("plain a/server TCP/80\n"), "{text}");
+}
+
+#[test]
+fn external_addresses_add_to_the_usual_ones() {
+    let (_keep, directory) = world();
+    let path = directory.to_str().unwrap();
+    let (code, text) = run(&["-f", path, "--once", "--external", "198.51.100.7"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(["198.51.100.7", "203.0.113.10", "2001:db8::10"].iter().all(|address| text.contains(address)), "{text}");
+    for (address, why) in [("10.42.0.2", "pod a/server has it"), ("127.0.0.1", "cannot be")] {
+        let (code, text) = run(&["-f", path, "--once", "--external", address]);
+        assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+        assert!(text.contains(&format!("external address {address}")) && text.contains(why), "{text}");
+    }
+    // A usual address that a pod has is the pod's.
+    std::fs::write(directory.join("world.yaml"), WORLD.replace("10.42.0.2", "203.0.113.10")).unwrap();
+    let (code, text) = run(&["-f", path, "--once"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("goes without 203.0.113.10: pod a/server has it"), "{text}");
+}
+
+#[test]
+fn objects_without_a_pod_are_refused() {
+    let (_keep, directory) = world();
+    std::fs::write(directory.join("world.yaml"), DENY).unwrap();
+    let (code, text) = run(&["-f", directory.to_str().unwrap(), "--once"]);
+    assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+    assert!(text.contains("no pod"), "{text}");
+}

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::expect::Expectation;
 use super::watch::Watch;
-use super::world::INTERNET;
+use super::world::{INTERNET, World};
 use super::{Lab, LabError, LabOptions, Look, Matrix, Result, Service};
 use crate::command::{CommandResult, ManifestArgs, Outcome, Output, load, write_stdout};
 
@@ -26,10 +26,12 @@ pub struct LabArgs {
     /// Probe this port of every pod, instead of each pod's container ports (TCP/80, UDP/53); may be given several times
     #[arg(long = "probe", value_name = "PROTOCOL/PORT")]
     pub probes: Vec<Service>,
-    /// One more address of the outside host; may be given several times
+    /// One more address of the outside host, beside 203.0.113.10, 2001:db8::10 (or those of --expect) and those that
+    /// ipBlocks suggest; may be given several times
     #[arg(long, value_name = "ADDRESS")]
     pub external: Vec<IpAddr>,
-    /// Open a shell inside a pod (NAMESPACE/NAME, or 'outside'), and end with it
+    /// Open a shell inside a pod (NAMESPACE/NAME, or 'outside'), and end with it: exit code 0 when the shell ends with
+    /// 0, else 1
     #[arg(long, value_name = "POD")]
     pub shell: Option<String>,
     /// Show the matrix once and end
@@ -89,9 +91,15 @@ async fn lab(args: &LabArgs) -> Result<Outcome> {
     let follows = !args.once && expectation.is_none();
     let watch = follows.then(|| Watch::start(&args.manifests.paths)).transpose()?;
     let cluster = args.manifests.load()?;
+    let options = options(args, expectation.as_ref());
+    if World::of(&cluster, &options.external, options.internet)?.pods.is_empty() {
+        let reason = "the objects hold no pod that is alive: name files with Pod objects too (-f)";
+        return Err(LabError::Input(reason.to_owned()));
+    }
     // From here on a signal ends the lab in order.
     let mut stop = Stop::listen()?;
-    let mut lab = Lab::start(&cluster, options(args, expectation.as_ref()))?;
+    let mut lab = Lab::start(&cluster, options)?;
+    warn_of_left_out(&lab);
     if let Some(pod) = &args.shell {
         // A name that nobody has is told before the matrix, not after it.
         lab.namespace(pod)?;
@@ -103,20 +111,26 @@ async fn lab(args: &LabArgs) -> Result<Outcome> {
     show(args, &matrix, None)?;
     let Some(watch) = watch else { return Ok(Outcome::Done) };
     match &args.shell {
-        Some(pod) => shell(&mut lab, args, pod, watch, &mut stop).await?,
-        None => follow(&mut lab, args, matrix, watch, &mut stop).await?,
+        Some(pod) => shell(&mut lab, args, pod, watch, &mut stop).await,
+        None => follow(&mut lab, args, matrix, watch, &mut stop).await.map(|()| Outcome::Done),
     }
-    Ok(Outcome::Done)
 }
 
 fn options(args: &LabArgs, expectation: Option<&Expectation>) -> LabOptions {
     let expected = expectation.iter().flat_map(|expectation| &expectation.external);
-    let mut external: Vec<IpAddr> = args.external.iter().chain(expected).copied().collect();
-    if external.is_empty() {
-        external.extend(INTERNET);
-    }
+    let external = args.external.iter().chain(expected).copied().collect();
+    // An expectation that names external addresses names all that take part.
+    let internet = expectation.is_none_or(|expectation| expectation.external.is_empty());
     let port = (!args.no_enforce).then(|| args.port.kind());
-    LabOptions { port, probes: args.probes.clone(), external }
+    LabOptions { port, probes: args.probes.clone(), external, internet }
+}
+
+fn warn_of_left_out(lab: &Lab) {
+    for address in INTERNET.into_iter().filter(|_| lab.options.internet) {
+        if let Some(owner) = lab.world().owner(address) {
+            eprintln!("penstock: warning: the outside host goes without {address}: {owner} has it");
+        }
+    }
 }
 
 fn show(args: &LabArgs, matrix: &Matrix, before: Option<&Matrix>) -> Result<()> {
@@ -171,23 +185,29 @@ fn apply_edit(lab: &mut Lab, files: &[PathBuf]) -> bool {
     applied.is_ok()
 }
 
-/// A shell inside a pod. Edits are applied while it runs, without drawing over it.
-async fn shell(lab: &mut Lab, args: &LabArgs, pod: &str, mut watch: Watch, stop: &mut Stop) -> Result<()> {
+/// A shell inside a pod. Edits are applied while it runs, without drawing over it. The outcome is the shell's.
+async fn shell(lab: &mut Lab, args: &LabArgs, pod: &str, mut watch: Watch, stop: &mut Stop) -> Result<Outcome> {
     let program =
         std::env::var_os("SHELL").filter(|shell| Path::new(shell).exists()).unwrap_or_else(|| "/bin/sh".into());
     let mut command = lab.command(pod)?;
     // Should the lab be killed, the shell's namespace is gone, and so shall the shell be.
     command.args(["setpriv", "--pdeathsig", "HUP", "--"]).arg(program);
+    if args.output == Output::Text {
+        print(&lab.banner(pod)?)?;
+    }
     command.env("PS1", format!("[{pod}] \\$ ")).env("PENSTOCK_POD", pod);
     let mut child = tokio::process::Command::from(command)
         .spawn()
         .map_err(|error| LabError::system("start a shell with nsenter and setpriv (util-linux)", error))?;
     loop {
         tokio::select! {
-            _ = child.wait() => return Ok(()),
+            status = child.wait() => {
+                let status = status.map_err(|error| LabError::system("wait for the shell", error))?;
+                return Ok(if status.success() { Outcome::Done } else { Outcome::No });
+            }
             () = stop.wait() => {
                 let _ = child.kill().await;
-                return Ok(());
+                return Ok(Outcome::Done);
             }
             () = watch.edited() => {
                 apply_edit(lab, &args.manifests.paths);

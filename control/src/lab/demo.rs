@@ -118,7 +118,8 @@ async fn demo(args: &DemoArgs) -> Result<Outcome> {
     let external: BTreeSet<IpAddr> =
         examples.iter().flat_map(|example| &example.expectation.external).copied().collect();
     let port = args.port.kind();
-    let options = LabOptions { port: Some(port), probes: Vec::new(), external: external.into_iter().collect() };
+    let external = external.into_iter().collect();
+    let options = LabOptions { port: Some(port), probes: Vec::new(), external, internet: false };
     let mut lab = Lab::start(&world, options)?;
     let pods = lab.world().pods.len();
     println!("{pods} pods are network namespaces on this machine, each behind a wire of {} ports.", port.name());

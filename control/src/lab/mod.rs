@@ -23,6 +23,7 @@ use self::world::{LabPod, World};
 use crate::enforcer::Enforcer;
 use crate::policy::cluster::Cluster;
 
+mod banner;
 pub mod command;
 pub mod demo;
 mod engine;
@@ -52,13 +53,15 @@ pub struct LabOptions {
     /// Ports that every pod and the outside host shall serve, and that alone are probed; without any, each pod's
     /// container ports are.
     pub probes: Vec<Service>,
-    /// External addresses beside those that ipBlocks suggest.
+    /// External addresses beside those that ipBlocks suggest; no pod or node may have them.
     pub external: Vec<IpAddr>,
+    /// Whether the outside host has the addresses of [`world::INTERNET`] too, save those that a pod or node has.
+    pub internet: bool,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        LabOptions { port: Some(PortKind::AfPacket), probes: Vec::new(), external: world::INTERNET.into() }
+        LabOptions { port: Some(PortKind::AfPacket), probes: Vec::new(), external: Vec::new(), internet: true }
     }
 }
 
@@ -90,7 +93,7 @@ impl Lab {
     /// [`LabError::Input`] when the cluster cannot be built, [`LabError::System`] when the system refuses; nothing is
     /// left behind then.
     pub fn start(cluster: &Cluster, options: LabOptions) -> Result<Lab> {
-        let world = World::of(cluster, &options.external);
+        let world = World::of(cluster, &options.external, options.internet)?;
         let mut lab = Lab::build(world, options)?;
         lab.enforce(cluster)?;
         Ok(lab)
@@ -116,7 +119,7 @@ impl Lab {
     /// # Errors
     /// As for [`Lab::start`]; a cluster that cannot be built changes nothing.
     pub fn apply(&mut self, cluster: &Cluster) -> Result<()> {
-        self.rebuild(World::of(cluster, &self.options.external))?;
+        self.rebuild(World::of(cluster, &self.options.external, self.options.internet)?)?;
         self.enforce(cluster)
     }
 

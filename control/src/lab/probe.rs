@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dataplane::packet::Protocol;
 use socket2::{Domain, Socket, Type};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::Instant;
 
@@ -184,6 +184,8 @@ async fn attempt(attempt: &Attempt, socket: Socket, wait: Duration) -> ProbeOutc
 
 async fn ask_tcp(socket: Socket, target: SocketAddr) -> io::Result<Vec<u8>> {
     let mut stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
+    // An empty line says that no HTTP request follows: the server need not wait for one.
+    stream.write_all(b"\n").await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     Ok(answer)

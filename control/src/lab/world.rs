@@ -75,9 +75,13 @@ pub struct World {
 }
 
 impl World {
-    /// What is to be built for a cluster: its live pods, its nodes, and external addresses: those given, and what its
-    /// policies' ipBlocks suggest. The outside host serves the web, DNS, and the ports that egress rules name.
-    pub fn of(cluster: &Cluster, external: &[IpAddr]) -> World {
+    /// What is to be built for a cluster: its live pods, its nodes, and external addresses: those given, those of
+    /// [`INTERNET`] that no pod or node has if `internet` says so, and what its policies' ipBlocks suggest. The outside
+    /// host serves the web, DNS, and the ports that egress rules name.
+    ///
+    /// # Errors
+    /// When an external address that was given is a pod's or a node's, or cannot be an interface's own.
+    pub fn of(cluster: &Cluster, external: &[IpAddr], internet: bool) -> Result<World> {
         let live = cluster.pods().filter(|pod| {
             // A pending pod has no address yet: it comes when it has one.
             pod.phase != Phase::Finished && !(pod.phase == Phase::Pending && pod.addresses.is_empty())
@@ -99,7 +103,13 @@ impl World {
         let nodes =
             cluster.nodes().map(|node| LabNode { name: node.name.to_string(), addresses: node.addresses.clone() });
         let mut world = World { pods: pods.collect(), nodes: nodes.collect(), ..World::default() };
-        external.iter().for_each(|&address| world.add_external(address));
+        for &address in external {
+            world.check_external(address)?;
+            world.add_external(address);
+        }
+        if internet {
+            INTERNET.into_iter().for_each(|address| world.add_external(address));
+        }
         let mut services = BTreeSet::from([Service::tcp(80), Service::tcp(443), Service::udp(53)]);
         for policy in cluster.policies() {
             let egress = policy.egress.iter().flatten();
@@ -119,7 +129,7 @@ impl World {
             services.extend(named);
         }
         world.external_services = services.into_iter().collect();
-        world
+        Ok(world)
     }
 
     /// The pod of that key.
@@ -183,10 +193,31 @@ impl World {
         }
     }
 
+    /// Whether the outside host can have an address that somebody asked for.
+    fn check_external(&self, address: IpAddr) -> Result<()> {
+        if let Some(owner) = self.owner(address) {
+            return Err(LabError::Input(format!(
+                "external address {address}: {owner} has it; give the outside host another"
+            )));
+        }
+        if !usable(address) {
+            return Err(LabError::Input(format!(
+                "external address {address} cannot be an interface's own address; give the outside host another"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Who has the address, as text: `pod NAMESPACE/NAME` or `node NAME`.
+    pub fn owner(&self, address: IpAddr) -> Option<String> {
+        let pod = self.pods.iter().find(|pod| pod.addresses.contains(&address)).map(|pod| format!("pod {}", pod.key));
+        let node = || self.nodes.iter().find(|node| node.addresses.contains(&address));
+        pod.or_else(|| node().map(|node| format!("node {}", node.name)))
+    }
+
     /// Whether a pod or node has the address.
     fn owns(&self, address: IpAddr) -> bool {
-        self.pods.iter().any(|pod| pod.addresses.contains(&address))
-            || self.nodes.iter().any(|node| node.addresses.contains(&address))
+        self.owner(address).is_some()
     }
 }
 
