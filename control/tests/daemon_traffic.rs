@@ -76,10 +76,12 @@ fn a_lost_port_closes_its_wire_until_the_interface_is_back() {
     assert!(lane.fetch(POD.0, "file").as_ref() == Some(&content));
     ip(&format!("-n {} link del out", lane.wire));
     until("the loss is told", || daemon.get("/readyz").2.contains("wire web is lost"));
+    assert_eq!(daemon.get("/readyz").0, 200, "the other wires are still to be used");
     assert_eq!(daemon.metrics().value("penstock_wire_up", &[("wire", "web")]), 0.0);
     assert!(daemon.log().contains("wire web: port af_packet out"), "{}", daemon.log());
     lane.connect("out", &lane.client, CLIENT);
     until("the wire is open again", || daemon.metrics().value("penstock_wire_up", &[("wire", "web")]) == 1.0);
+    assert!(!daemon.get("/readyz").2.contains("lost"));
     assert!(lane.fetch(POD.0, "file").as_ref() == Some(&content), "and follows its policy");
 }
 

@@ -2,8 +2,11 @@
 //!
 //! A change may be a file written in place, a new file renamed over the old one, or, as in a ConfigMap mount, a symbolic
 //! link that is swapped for one to another directory. The last one does not touch the directory that was watched
-//! through the link; so the path is watched, and the directory that each of its symbolic links lives in, and the watches
-//! are renewed before every reading.
+//! through the link, and a change of what a link in the directory leads to does not touch the directory either. So all
+//! links are followed, the path's and those in the directory: the directory that each link lives in is watched, and the
+//! one that it leads to, and the watches are renewed before every reading.
+//!
+//! Paths are resolved before they are watched, because one directory under two names would be told of by one of them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,13 +25,27 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The most symbolic links that are followed, as in path resolution (ELOOP).
 const MAX_LINKS: usize = 40;
 
+/// Whose changes count.
+#[derive(Default)]
+struct Counting {
+    /// The path, resolved: all that lives in it counts.
+    directory: PathBuf,
+    /// What counts in directories that other things live in too: the path itself, links and what they lead to.
+    names: BTreeSet<PathBuf>,
+}
+
+impl Counting {
+    fn counts(&self, place: &Path) -> bool {
+        place.parent() == Some(&self.directory) || self.names.contains(place)
+    }
+}
+
 /// A watch on a file or directory.
 pub(super) struct Watch {
     path: PathBuf,
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
-    /// What counts in directories that other things live in too: the path itself and the links that lead to it.
-    names: Arc<Mutex<BTreeSet<PathBuf>>>,
+    counting: Arc<Mutex<Counting>>,
     changes: mpsc::Receiver<()>,
 }
 
@@ -40,11 +57,11 @@ impl Watch {
     pub(super) fn new(path: &Path) -> Result<Watch, String> {
         let (sender, changes) = mpsc::channel(1);
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let names: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
-        let (directory, counting) = (path.clone(), names.clone());
+        let counting: Arc<Mutex<Counting>> = Arc::default();
+        let known = counting.clone();
         let handler = move |event: notify::Result<notify::Event>| {
-            let names = counting.lock().unwrap_or_else(PoisonError::into_inner);
-            let counts = |place: &PathBuf| place.parent() == Some(&directory) || names.contains(place);
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let counts = |place: &PathBuf| known.counts(place);
             let change = match &event {
                 Ok(event) => event.need_rescan() || is_change(&event.kind) && event.paths.iter().any(counts),
                 Err(_) => true,
@@ -55,7 +72,7 @@ impl Watch {
             }
         };
         let watcher = notify::recommended_watcher(handler).map_err(|error| refused(&path, &error))?;
-        let mut watch = Watch { path, watcher, watched: BTreeSet::new(), names, changes };
+        let mut watch = Watch { path, watcher, watched: BTreeSet::new(), counting, changes };
         watch.renew()?;
         Ok(watch)
     }
@@ -70,8 +87,8 @@ impl Watch {
             let _gone = self.watcher.unwatch(&old);
         }
         let mut failure = None;
-        let (places, names) = places(&self.path);
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        let (places, counting) = places(&self.path);
+        *self.counting.lock().unwrap_or_else(PoisonError::into_inner) = counting;
         for place in places {
             match self.watcher.watch(&place, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.watched.insert(place)),
@@ -112,28 +129,44 @@ fn is_change(kind: &EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
 }
 
-/// What is to be watched: the path itself, the directory that it lives in, and for each symbolic link on the way the
-/// directory that the link lives in. And the names in those directories that count.
-fn places(path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
-    let mut places = BTreeSet::from([path.to_owned()]);
-    let mut names = places.clone();
-    places.extend(path.parent().map(Path::to_owned));
+/// What is to be watched: what the path leads to, the directory that this lives in, the same for each symbolic link in it
+/// if it is a directory, and the directory of every link on the way. And whose changes count there.
+fn places(path: &Path) -> (BTreeSet<PathBuf>, Counting) {
+    let mut names = BTreeSet::new();
+    let directory = follow(path, &mut names);
+    for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            follow(&entry.path(), &mut names);
+        }
+    }
+    let mut places: BTreeSet<_> = names.iter().filter_map(|name| name.parent()).map(Path::to_owned).collect();
+    places.insert(directory.clone());
+    (places, Counting { directory, names })
+}
+
+/// What an absolute path leads to, without symbolic links. Adds it to the names, and every link on the way.
+fn follow(path: &Path, names: &mut BTreeSet<PathBuf>) -> PathBuf {
     let parts = |path: &Path| path.components().rev().map(|part| PathBuf::from(part.as_os_str())).collect::<Vec<_>>();
     let mut rest = parts(path);
     let mut at = PathBuf::new();
+    let mut links = 0;
     while let Some(part) = rest.pop() {
+        if part.as_os_str() == ".." {
+            at.pop();
+            continue;
+        }
         let next = at.join(&part);
         match std::fs::read_link(&next) {
-            Ok(target) if names.len() <= MAX_LINKS => {
-                places.insert(at.clone());
+            Ok(target) if links < MAX_LINKS => {
+                links += 1;
                 names.insert(next);
                 rest.extend(parts(&target));
             }
             _ => at = next,
         }
     }
-    places.retain(|place| !place.as_os_str().is_empty());
-    (places, names)
+    names.insert(at.clone());
+    at
 }
 
 #[cfg(test)]
@@ -189,6 +222,44 @@ mod tests {
         assert!(sees(&mut one, || swap("..1")).await, "the file is watched");
         let mut data = Watch::new(&mount.join("..data")).unwrap();
         assert!(sees(&mut data, || swap("..2")).await, "the link is watched");
+    }
+
+    #[tokio::test]
+    async fn what_links_in_the_directory_lead_to_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let (mount, away) = (root.path().join("mount"), root.path().join("away"));
+        let (first, second, far) = (mount.join("..1/a.yaml"), mount.join("..2/a.yaml"), away.join("b.yaml"));
+        for file in [&first, &second, &far] {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "a").unwrap();
+        }
+        symlink("..1", mount.join("..data")).unwrap();
+        symlink("..data/a.yaml", mount.join("a.yaml")).unwrap();
+        // A second name for the directory, with `..` in it.
+        symlink("../away/../mount/../away/b.yaml", mount.join("b.yaml")).unwrap();
+        symlink("../mount/plain.yaml", mount.join("c.yaml")).unwrap();
+        let through = root.path().join("through");
+        symlink("mount", &through).unwrap();
+        for path in [&mount, &through] {
+            let mut watch = Watch::new(path).unwrap();
+            assert!(sees(&mut watch, || fs::write(&first, "b").unwrap()).await, "written in place");
+            let temporary = away.join("new");
+            fs::write(&temporary, "c").unwrap();
+            assert!(sees(&mut watch, || fs::rename(&temporary, &first).unwrap()).await, "renamed over");
+            assert!(sees(&mut watch, || fs::write(&far, "b").unwrap()).await, "outside the directory");
+            assert!(sees(&mut watch, || fs::write(mount.join("plain.yaml"), "b").unwrap()).await, "no link");
+            let swap = |target: &str| {
+                symlink(target, mount.join("..tmp")).unwrap();
+                fs::rename(mount.join("..tmp"), mount.join("..data")).unwrap();
+            };
+            assert!(sees(&mut watch, || swap("..2")).await, "swapped");
+            assert!(sees(&mut watch, || fs::write(&second, "b").unwrap()).await, "written in place after the swap");
+            swap("..1");
+        }
+        let mut watch = Watch::new(&mount).unwrap();
+        fs::write(away.join("neighbour.yaml"), "b").unwrap();
+        let noticed = tokio::time::timeout(Duration::from_millis(300), watch.changes.recv()).await;
+        assert!(noticed.is_err(), "a file beside the one that is led to was taken for a change");
     }
 
     #[tokio::test]
