@@ -82,3 +82,25 @@ fn bad_input_ends_with_2_and_one_sentence() {
         assert!(error.contains(expected), "{args:?}: {error}");
     }
 }
+
+#[test]
+fn a_question_about_no_pods_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let pods = world(directory.path(), "pods.yaml", "");
+    let policy = directory.path().join("policy.yaml");
+    std::fs::write(&policy, DENY).unwrap();
+    let policy = policy.to_str().unwrap();
+    for (args, expected) in [
+        (vec!["matrix", "-f", policy], "there are no pods in the manifests"),
+        (vec!["diff", "-f", &pods, "-f", policy], "the new state (the second -f): give the pods"),
+        (vec!["diff", "-f", policy, "-f", &pods], "the old state (the first -f): give the pods"),
+    ] {
+        let (code, answer, error) = penstock(&args);
+        assert_eq!((code, answer.as_str()), (2, ""), "{args:?}: {error}");
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+    let empty = directory.path().join("empty.yaml");
+    std::fs::write(&empty, "").unwrap();
+    let empty = empty.to_str().unwrap();
+    assert_eq!(penstock(&["diff", "-f", empty, "-f", policy, "--common", &pods]).0, 0);
+}

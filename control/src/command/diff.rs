@@ -36,7 +36,7 @@ enum Expect {
 /// Carries the command out.
 ///
 /// # Errors
-/// Bad manifests, or not two of them.
+/// Bad manifests, not two of them, or a state without pods.
 pub(super) fn run(args: &DiffArgs) -> CommandResult {
     let [old, new] = &args.paths[..] else {
         return Err(Failure::BadInput(format!(
@@ -49,6 +49,17 @@ pub(super) fn run(args: &DiffArgs) -> CommandResult {
     }
     let state = |path: &PathBuf| load(&[&args.common[..], std::slice::from_ref(path)].concat());
     let (old, new) = (state(old)?, state(new)?);
+    let side = match (old.pods().next().is_none(), new.pods().next().is_none()) {
+        (false, false) => None,
+        (true, false) => Some("the old state (the first -f)"),
+        (false, true) => Some("the new state (the second -f)"),
+        (true, true) => Some("either state"),
+    };
+    if let Some(side) = side {
+        return Err(Failure::BadInput(format!(
+            "there are no pods in the manifests of {side}: give the pods that both states have with --common FILE|DIR"
+        )));
+    }
     let difference = diff(&old, &new, &args.ports);
     match args.output {
         Output::Json => write_json(&difference)?,

@@ -41,9 +41,14 @@ struct PortMatrix {
 /// Carries the command out.
 ///
 /// # Errors
-/// Bad manifests.
+/// Bad manifests, or none of a pod.
 pub(super) fn run(args: &MatrixArgs) -> CommandResult {
     let cluster = args.manifests.load()?;
+    if cluster.pods().next().is_none() {
+        return Err(Failure::BadInput(
+            "there are no pods in the manifests: add them with -f, say from kubectl get pods -A -o yaml".to_owned(),
+        ));
+    }
     let services = if args.ports.is_empty() { container_services(&cluster) } else { args.ports.clone() };
     if services.is_empty() {
         return Err(Failure::BadInput(

@@ -12,6 +12,7 @@
 //! * [`resolve`]: for each local endpoint and direction, open or a chain of rules; where each rule comes from
 //! * [`probe`], [`judge`]: questions about single connections, and their answers
 //! * [`explain`], [`diff`]: why an answer is what it is, and which answers a change turns round
+//! * `shown`: texts from input as errors show them
 //! * [`oracle`]: the same answers read straight off the objects, for tests
 
 pub mod cluster;
@@ -24,4 +25,5 @@ pub mod oracle;
 pub mod probe;
 pub mod resolve;
 pub mod selector;
+mod shown;
 pub mod validation;

@@ -8,6 +8,7 @@ use dataplane::packet::{Direction, Protocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cluster::{Cluster, ObjectName, Phase, Pod};
+use super::shown;
 
 /// One end of a question, as people name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -163,13 +164,16 @@ impl fmt::Display for Probe {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// Neither a pod nor an address.
-    #[error("{0:?} is neither namespace/pod nor an IP address")]
+    #[error("{} is neither namespace/pod nor an IP address", shown::quoted(.0))]
     BadTarget(String),
     /// No protocol with a port.
-    #[error("{0:?} is no port; write TCP/80, UDP/53, SCTP/7777, or 80 for TCP, with a port from 1 to 65535")]
+    #[error(
+        "{} is no port; write TCP/80, UDP/53, SCTP/7777, or 80 for TCP, with a port from 1 to 65535",
+        shown::quoted(.0)
+    )]
     BadService(String),
     /// No such pod.
-    #[error("there is no pod {0} in the manifests; known pods are {1}")]
+    #[error("there is no pod {} in the manifests; known pods are {}", shown::name(&.0.to_string()), .1)]
     UnknownPod(ObjectName, String),
     /// It has no address.
     #[error("pod {0} has no address: {1}")]
@@ -177,6 +181,19 @@ pub enum ProbeError {
     /// One end is IPv4, the other IPv6.
     #[error("{0} and {1} have no address family in common; name an address of the same family")]
     NoCommonFamily(Target, Target),
+    /// No client comes in by a NodePort from there.
+    #[error(
+        "via nodePort: {from} is no address of the node of {to}; the address to ask about is one of the destination \
+             pod's own node, here {known}"
+    )]
+    NotOwnNode {
+        /// The source.
+        from: IpAddr,
+        /// The destination.
+        to: Target,
+        /// The addresses that would do.
+        known: String,
+    },
 }
 
 /// One end of a question, found.
@@ -214,6 +231,30 @@ impl<'a> Connection<'a> {
     pub fn is_from_own_node(&self, cluster: &Cluster) -> bool {
         let node = self.destination.pod.map_or(&[][..], |pod| cluster.node_addresses(pod));
         self.via.is_none() && node.contains(&self.source.address)
+    }
+
+    /// Checks that what is asked about as [`Via::NodePort`] can be: the source is an address of the destination's node.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_via(&self, cluster: &Cluster) -> Result<(), ProbeError> {
+        let node = self.destination.pod.map_or(&[][..], |pod| cluster.node_addresses(pod));
+        if self.via.is_none() || node.contains(&self.source.address) {
+            return Ok(());
+        }
+        let known: Vec<_> = node.iter().map(IpAddr::to_string).collect();
+        Err(ProbeError::NotOwnNode {
+            from: self.source.address,
+            to: match self.destination.pod {
+                Some(pod) => Target::Pod(pod.name.clone()),
+                None => Target::Address(self.destination.address),
+            },
+            known: if known.is_empty() {
+                "none, as the manifests have no such node".to_owned()
+            } else {
+                known.join(", ")
+            },
+        })
     }
 
     /// The pod whose policies count in a direction: the source's for egress.

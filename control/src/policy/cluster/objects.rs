@@ -172,6 +172,13 @@ fn read_addresses(status: &core::PodStatus, errors: &mut Vec<FieldError>) -> Vec
     {
         add(text, "status.podIP".to_owned());
     }
+    let listed = status.pod_ips.as_deref().unwrap_or_default();
+    let of_family = |v4: bool| addresses.iter().filter(|address| address.is_ipv4() == v4).count();
+    if of_family(true) > 1 || of_family(false) > 1 {
+        let listed: Vec<_> = listed.iter().map(|entry| entry.ip.as_str()).collect();
+        let reason = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid("status.podIPs", &listed.join(", "), reason));
+    }
     addresses
 }
 
@@ -180,7 +187,9 @@ fn parse_address(text: &str) -> Result<IpAddr, &'static str> {
     let address: IpAddr = text.parse().map_err(|_| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")?;
     match address {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err("must not be an IPv4-mapped IPv6 address"),
-        address if address.is_unspecified() || address.is_multicast() => Err("must be the address of one host"),
+        address if address.is_unspecified() || address.is_multicast() || address.is_loopback() => {
+            Err("must be the address of one host, not a loopback, unspecified or multicast address")
+        }
         address => Ok(address),
     }
 }

@@ -129,6 +129,19 @@ fn the_own_node_and_what_hides_behind_it() {
 }
 
 #[test]
+fn a_nodeport_client_comes_from_the_pods_own_node() {
+    let cluster = load_text("w", WORLD).unwrap().cluster;
+    for to in ["x/web", "203.0.113.9"] {
+        let probe = serde_json::json!({"from": "203.0.113.5", "to": to, "port": 9999, "via": "nodePort"});
+        let error = explain(&cluster, &serde_json::from_value(probe).unwrap()).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("via nodePort: 203.0.113.5 is no address of the node of {to}; ")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn volatile_labels_are_never_suggested() {
     let world = WORLD.replace("{matchLabels: {app: web}}\n  ingress", "{}\n  ingress");
     let cluster = load_text("w", &world).unwrap().cluster;

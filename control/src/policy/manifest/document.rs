@@ -1,8 +1,6 @@
-//! Files to documents: which files there are, what form they have, and where in them an object stands.
+//! Texts to documents: what form they have, and where in them an object stands.
 
 use std::fmt;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -47,43 +45,6 @@ impl Origin {
         let prefix = format!("{}{}items[{index}]", self.prefix, if self.prefix.is_empty() { "" } else { "." });
         Origin { prefix, ..self.clone() }
     }
-}
-
-/// The files that a path means: itself, or a directory's `*.yaml`, `*.yml` and `*.json`, sorted by name. Directories
-/// within it are left alone.
-pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, Box<ManifestError>> {
-    let unreadable = |error| Box::new(ManifestError::Unreadable { file: path.display().to_string(), error });
-    if path == Path::new("-") || !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let is_manifest = file
-            .extension()
-            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)));
-        if is_manifest && file.is_file() {
-            files.push(file);
-        }
-    }
-    files.sort_unstable();
-    if files.is_empty() { Err(Box::new(ManifestError::EmptyDirectory(path.display().to_string()))) } else { Ok(files) }
-}
-
-/// Reads a file, `-` being the standard input.
-pub(super) fn read_file(path: &Path) -> Result<Vec<Document>, Box<ManifestError>> {
-    let (file, bytes) = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        ("standard input".to_owned(), std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
-    } else {
-        (path.display().to_string(), std::fs::read(path))
-    };
-    let bytes = bytes.map_err(|error| ManifestError::Unreadable { file: file.clone(), error })?;
-    let text = String::from_utf8(bytes).map_err(|error| ManifestError::Syntax {
-        place: Place { file: file.clone(), document: None, line: None },
-        reason: format!("byte {} is not UTF-8", error.utf8_error().valid_up_to()),
-    })?;
-    read_text(&file, &text)
 }
 
 /// Reads a text, which `file` names in errors. What begins with a brace and is JSON is read as JSON, the rest as YAML.

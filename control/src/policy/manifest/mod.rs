@@ -9,9 +9,10 @@
 
 mod decode;
 mod document;
+mod files;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 use self::document::{Document, Origin};
 use super::cluster::{Cluster, ObjectName};
+use super::shown;
 use super::validation::{self, FieldError, Scope};
 
 /// Where something stands.
@@ -38,7 +40,7 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        f.write_str(&shown::shorten(&self.file, usize::MAX))?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
@@ -61,10 +63,31 @@ pub enum ManifestError {
         error: std::io::Error,
     },
     /// There is nothing to read in a directory.
-    #[error("{0}: the directory holds no *.yaml, *.yml or *.json file")]
+    #[error("{0}: the directory holds no *.yaml, *.yml or *.json file; directories within it are not read")]
     EmptyDirectory(String),
+    /// A file in a directory should be read and cannot be.
+    #[error(
+        "{file}: cannot be read: {error}; mend it or remove it: without it, policies that it holds would be missing"
+    )]
+    UnreadableEntry {
+        /// The file.
+        file: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Neither a file nor, where a person named it, a pipe.
+    #[error("{file}: {what}, not a file; name a file or a directory, or remove it from the directory")]
+    NotAFile {
+        /// The path.
+        file: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A file that goes on and on.
+    #[error("{0}: more than {limit} MiB, which is the most that is read from one file; split it", limit = files::MAX_BYTES >> 20)]
+    TooLarge(String),
     /// The text is neither YAML nor JSON.
-    #[error("{place}: not valid YAML or JSON: {reason}")]
+    #[error("{place}: not valid YAML or JSON: {}", shown::shorten(reason, shown::MAX_TEXT))]
     Syntax {
         /// Where.
         place: Place,
@@ -79,8 +102,22 @@ pub enum ManifestError {
         /// Why not.
         reason: String,
     },
+    /// A kind that does not exist, where one that Penstock reads may be meant.
+    #[error("{place}: {object}: there is no kind {} in {}; {remedy}", shown::quoted(kind), shown::name(version))]
+    Kind {
+        /// Where.
+        place: Place,
+        /// Which object.
+        object: String,
+        /// Its kind.
+        kind: String,
+        /// Its version.
+        version: String,
+        /// What to write instead.
+        remedy: String,
+    },
     /// A kind that Penstock reads, of a version that it does not.
-    #[error("{place}: {object}: apiVersion {found:?} of {kind} is not supported; {remedy}")]
+    #[error("{place}: {object}: apiVersion {} of {kind} is not supported; {remedy}", shown::quoted(found))]
     Version {
         /// Where.
         place: Place,
@@ -165,13 +202,14 @@ pub struct Loaded {
 pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Loaded, ManifestErrors> {
     let mut loader = Loader::default();
     for path in paths {
-        match document::files_of(path.as_ref()) {
-            Ok(files) => {
-                for file in files {
-                    loader.add_documents(document::read_file(&file));
-                }
+        let listing = files::list(path.as_ref());
+        loader.loaded.warnings.extend(listing.warnings);
+        loader.errors.extend(listing.errors);
+        for file in listing.files {
+            match files::read(&file) {
+                Ok((name, text)) => loader.add_documents(document::read_text(&name, &text)),
+                Err(error) => loader.errors.push(error),
             }
-            Err(error) => loader.errors.push(*error),
         }
     }
     loader.finish()
@@ -183,6 +221,12 @@ pub fn load_text(file: &str, text: &str) -> Result<Loaded, ManifestErrors> {
     loader.add_documents(document::read_text(file, text));
     loader.finish()
 }
+
+/// The kinds that are read. People mistype their case.
+const KINDS: [&str; 9] =
+    ["List", "Namespace", "NamespaceList", "NetworkPolicy", "NetworkPolicyList", "Node", "NodeList", "Pod", "PodList"];
+/// The kinds of `networking.k8s.io`; those that are no policies are left out.
+const NETWORKING_KINDS: [&str; 5] = ["Ingress", "IngressClass", "IPAddress", "NetworkPolicy", "ServiceCIDR"];
 
 #[derive(Default)]
 struct Loader {
@@ -208,7 +252,28 @@ impl Loader {
             };
             self.errors.push(error);
         }
+        self.warn_of_lost_policies();
         if self.errors.is_empty() { Ok(self.loaded) } else { Err(ManifestErrors(self.errors)) }
+    }
+
+    /// Warns of policies in namespaces that nothing else speaks of: often the namespace was forgotten or mistyped. Where
+    /// there is no namespace or pod at all, policies are looked at alone.
+    fn warn_of_lost_policies(&mut self) {
+        let cluster = &self.loaded.cluster;
+        let declared = cluster.namespaces().filter(|namespace| namespace.declared).map(|namespace| &namespace.name);
+        let known: BTreeSet<_> = declared.chain(cluster.pods().map(|pod| &pod.name.namespace)).collect();
+        if known.is_empty() {
+            return;
+        }
+        for name in cluster.policies().map(|policy| &policy.name).filter(|name| !known.contains(&name.namespace)) {
+            let place = self.seen[&("NetworkPolicy", name.to_string())].clone();
+            let message = format!(
+                "NetworkPolicy {name}: the manifests have neither a Namespace {0} nor a pod in it, so the policy selects \
+                 nothing; check metadata.namespace",
+                name.namespace
+            );
+            self.loaded.warnings.push(Warning { place, message });
+        }
     }
 
     fn add_documents(&mut self, documents: Result<Vec<Document>, Box<ManifestError>>) {
@@ -254,17 +319,7 @@ impl Loader {
             "Pod" => ("Pod", "v1"),
             "Node" => ("Node", "v1"),
             "NetworkPolicy" => ("NetworkPolicy", "networking.k8s.io/v1"),
-            kind => {
-                let message = if kind.ends_with("NetworkPolicy") {
-                    format!("{object}: policies of kind {kind} ({version}) are not enforced; what they deny may pass")
-                } else if kind.ends_with("List") {
-                    format!("{object}: the list has no items and is left out")
-                } else {
-                    format!("{object}: objects of kind {kind} say nothing to policy and are left out")
-                };
-                self.loaded.warnings.push(Warning { place: origin.place(), message });
-                return;
-            }
+            kind => return self.leave_out(kind, version, object, origin),
         };
         if version != expected {
             let remedy = match version {
@@ -290,6 +345,35 @@ impl Loader {
         }
     }
 
+    /// Leaves an object out with a warning, unless a mistyped kind would leave a policy out.
+    fn leave_out(&mut self, kind: &str, version: &str, object: String, origin: &Origin) {
+        let place = origin.place();
+        let meant = KINDS.iter().find(|known| known.eq_ignore_ascii_case(kind));
+        let group = version.split('/').next().unwrap_or_default();
+        let remedy = match meant {
+            Some(meant) if *meant != kind => Some(format!("did you mean {meant:?}?")),
+            _ if group == "networking.k8s.io" && !NETWORKING_KINDS.contains(&kind.trim_end_matches("List")) => {
+                Some("write \"NetworkPolicy\" if it is a policy, or leave it out".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(remedy) = remedy {
+            let (kind, version) = (kind.to_owned(), version.to_owned());
+            self.errors.push(ManifestError::Kind { place, object, kind, version, remedy });
+            return;
+        }
+        let shown_kind = shown::name(kind);
+        let message = if kind.ends_with("NetworkPolicy") {
+            let version = shown::name(version);
+            format!("{object}: policies of kind {shown_kind} ({version}) are not enforced; what they deny may pass")
+        } else if kind.ends_with("List") {
+            format!("{object}: the list has no items and is left out")
+        } else {
+            format!("{object}: objects of kind {shown_kind} say nothing to policy and are left out")
+        };
+        self.loaded.warnings.push(Warning { place, message });
+    }
+
     fn decode<T: DeserializeOwned>(
         &mut self,
         value: Value,
@@ -299,7 +383,9 @@ impl Loader {
         let decoded = decode::decode(value).map_err(|error| vec![error])?;
         for field in decoded.unknown {
             let place = origin.place_of(&field);
-            self.loaded.warnings.push(Warning { place, message: format!("{object}: unknown field {field:?}") });
+            self.loaded
+                .warnings
+                .push(Warning { place, message: format!("{object}: unknown field {}", shown::quoted(&field)) });
         }
         Ok(decoded.object)
     }
@@ -387,11 +473,12 @@ fn full_name(namespace: Option<&str>, name: &str) -> String {
 /// `Pod default/web`, as far as the metadata can be read.
 fn object_text(kind: &str, value: &Value) -> String {
     let metadata = |field: &str| value.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty());
-    let name = metadata("name").unwrap_or("(without a name)");
-    match (metadata("namespace"), kind) {
-        (Some(namespace), _) => format!("{kind} {namespace}/{name}"),
+    let name = shown::name(metadata("name").unwrap_or("(without a name)"));
+    let (shown_kind, namespace) = (shown::name(kind), metadata("namespace").map(shown::name));
+    match (namespace, kind) {
+        (Some(namespace), _) => format!("{shown_kind} {namespace}/{name}"),
         (None, "Pod" | "NetworkPolicy") => format!("{kind} default/{name}"),
-        (None, _) => format!("{kind} {name}"),
+        (None, _) => format!("{shown_kind} {name}"),
     }
 }
 

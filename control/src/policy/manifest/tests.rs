@@ -135,5 +135,80 @@ fn directories_are_read_in_order_and_not_below() {
     write("notes.txt", "no manifest");
     std::fs::create_dir(directory.path().join("sub.yaml")).unwrap();
     std::fs::write(directory.path().join("sub.yaml/d.yaml"), "broken: [").unwrap();
-    assert_eq!(load(&[directory.path()]).unwrap().cluster.pods().count(), 3);
+    std::fs::create_dir_all(directory.path().join("..data/x")).unwrap();
+    std::fs::write(directory.path().join("..data/x/e.yaml"), "broken: [").unwrap();
+    std::fs::create_dir(directory.path().join("empty")).unwrap();
+    let loaded = load(&[directory.path()]).unwrap();
+    assert_eq!(loaded.cluster.pods().count(), 3);
+    let warnings: Vec<_> = loaded.warnings.iter().map(|warning| warning.place.file.clone()).collect();
+    assert_eq!(warnings, [directory.path().join("sub.yaml").to_str().unwrap()]);
+}
+
+#[test]
+fn no_entry_of_a_directory_is_silently_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+    std::os::unix::fs::symlink("a.yaml", path("b.txt")).unwrap();
+    std::os::unix::fs::symlink("nobody@host.1", path(".#a.yaml")).unwrap();
+    assert_eq!(load(&[directory.path()]).unwrap().warnings, []);
+    std::os::unix::fs::symlink("/nonexistent", path("gone.yaml")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path("zero.json")).unwrap();
+    let message = load(&[directory.path()]).unwrap_err().to_string();
+    assert!(message.contains("gone.yaml (a symbolic link to /nonexistent): cannot be read: "), "{message}");
+    assert!(message.contains("zero.json: a device, not a file"), "{message}");
+    assert!(load(&["/dev/zero"]).unwrap_err().to_string().starts_with("/dev/zero: a device, not a file"));
+}
+
+#[test]
+fn mistyped_kinds_are_refused() {
+    let object = |version: &str, kind: &str| format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: p}}\n");
+    let networking = "networking.k8s.io/v1";
+    assert_eq!(
+        errors(&object(networking, "networkPolicy")),
+        ["f.yaml:1: networkPolicy p: there is no kind \"networkPolicy\" in networking.k8s.io/v1; did you mean \
+          \"NetworkPolicy\"?"]
+    );
+    assert!(errors(&object("v1", "pod"))[0].ends_with("did you mean \"Pod\"?"));
+    assert!(errors(&object("v1", "list"))[0].ends_with("did you mean \"List\"?"));
+    assert!(errors(&object(networking, "NetworkPolcy"))[0].contains("write \"NetworkPolicy\" if it is a policy"));
+    for kind in ["Ingress", "IngressClass", "IngressList", "IPAddress", "ServiceCIDR"] {
+        assert_eq!(warnings(&object(networking, kind)).len(), 1, "{kind}");
+    }
+}
+
+#[test]
+fn policies_in_namespaces_that_nothing_else_speaks_of_are_warned_of() {
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: y}\n";
+    assert_eq!(warnings(policy), [""; 0]);
+    assert_eq!(
+        warnings(&format!("{}---\n{policy}", pod("a", "10.0.0.1"))),
+        ["f.yaml:6 (document 2): NetworkPolicy y/p: the manifests have neither a Namespace y nor a pod in it, so the \
+          policy selects nothing; check metadata.namespace"]
+    );
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: y}\n";
+    assert_eq!(warnings(&format!("{namespace}---\n{policy}")), [""; 0]);
+}
+
+#[test]
+fn addresses_that_no_pod_can_have() {
+    for ip in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "'::1'", "'::'", "'ff02::1'"] {
+        assert!(errors(&pod("a", ip))[0].contains("must be the address of one host"), "{ip}");
+    }
+    assert_eq!(
+        errors(&pod("a", "10.0.0.1}, {ip: 10.0.0.2")),
+        [
+            "f.yaml:4: Pod default/a: status.podIPs: Invalid value: \"10.0.0.1, 10.0.0.2\": may specify no more than one IP \
+          for each IP family"
+        ]
+    );
+    assert!(load_text("f", &pod("a", "10.0.0.1}, {ip: 'fd00::2'")).is_ok());
+}
+
+#[test]
+fn what_input_says_is_shown_escaped_and_short() {
+    let message = errors(&pod("\"a\\e[31m\"", "10.0.0.1")).concat();
+    assert!(message.contains("Pod default/a\\u{1b}[31m: ") && !message.contains('\u{1b}'), "{message}");
+    let message = errors(&pod(&"A".repeat(5000), "10.0.0.1")).concat();
+    assert!(message.len() < 1000 && message.contains(&format!("Pod default/{}…: ", "A".repeat(80))), "{message}");
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::super::shown;
+
 /// The kind of a field's error: what the API server calls its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
@@ -48,7 +50,7 @@ impl FieldError {
 
     /// A text breaks a rule.
     pub fn invalid(field: impl Into<String>, value: &str, reason: impl Into<String>) -> Self {
-        let kind = FieldErrorKind::Invalid(format!("{value:?}"));
+        let kind = FieldErrorKind::Invalid(shown::quoted(value));
         FieldError { field: field.into(), kind, reason: reason.into(), hint: None }
     }
 
@@ -84,20 +86,20 @@ pub(super) fn case_hint(value: &str, supported: &[&str]) -> Option<String> {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.field)?;
+        write!(f, "{}: ", shown::shorten(&self.field, shown::MAX_TEXT))?;
         let kind = match &self.kind {
             FieldErrorKind::Type => String::new(),
             FieldErrorKind::Required => "Required value".to_owned(),
             FieldErrorKind::Invalid(value) => format!("Invalid value: {value}"),
             FieldErrorKind::NotSupported { value, supported } => {
                 let supported: Vec<_> = supported.iter().map(|good| format!("{good:?}")).collect();
-                format!("Unsupported value: {value:?}: supported values: {}", supported.join(", "))
+                format!("Unsupported value: {}: supported values: {}", shown::quoted(value), supported.join(", "))
             }
             FieldErrorKind::Forbidden => "Forbidden".to_owned(),
         };
         f.write_str(&kind)?;
         if !self.reason.is_empty() {
-            write!(f, "{}{}", if kind.is_empty() { "" } else { ": " }, self.reason)?;
+            write!(f, "{}{}", if kind.is_empty() { "" } else { ": " }, shown::shorten(&self.reason, shown::MAX_TEXT))?;
         }
         match &self.hint {
             Some(hint) => write!(f, "; {hint}"),
