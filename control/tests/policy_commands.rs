@@ -75,6 +75,10 @@ fn bad_input_ends_with_2_and_one_sentence() {
             "NetworkPolicy x/shut: spec.policyTypes[0]: Unsupported value: \"egress\": supported values: \"Egress\", \
              \"Ingress\"; did you mean \"Egress\"?",
         ),
+        (
+            vec!["explain", "-f", &file, "203.0.113.5", "x/b", "80", "--via", "nodePort"],
+            "via nodePort: 203.0.113.5 is no address of the node of x/b; ",
+        ),
         (vec!["diff", "-f", &file], "write -f OLD -f NEW"),
     ] {
         let (code, answer, error) = penstock(&args);

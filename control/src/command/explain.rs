@@ -44,11 +44,12 @@ enum Expect {
 /// Carries the command out.
 ///
 /// # Errors
-/// Bad manifests, or an end that cannot be found in them.
+/// Bad manifests, an end that cannot be found in them, or a NodePort's client from elsewhere than the pod's node.
 pub(super) fn run(args: &ExplainArgs) -> CommandResult {
     let cluster = args.manifests.load()?;
     let via = args.via.map(|ViaArg::NodePort| Via::NodePort);
     let probe = Probe { from: args.from.clone(), to: args.to.clone(), service: args.service, via };
+    probe.locate(&cluster).and_then(|connection| connection.check_via(&cluster)).map_err(Failure::input)?;
     let explanation = explain(&cluster, &probe).map_err(Failure::input)?;
     match args.output {
         Output::Json => write_json(&explanation)?,

@@ -149,10 +149,9 @@ fn as_name<S: Serializer>(direction: &Direction, serializer: S) -> Result<S::Ok,
 /// Explains the answer to a question.
 ///
 /// # Errors
-/// An end that cannot be found, or a NodePort's client from elsewhere than the pod's node.
+/// An end that cannot be found.
 pub fn explain(cluster: &Cluster, probe: &Probe) -> Result<Explanation, ProbeError> {
     let connection = probe.locate(cluster)?;
-    connection.check_via(cluster)?;
     let [egress, ingress] = Direction::BOTH.map(|direction| explain_end(cluster, &connection, direction));
     let denied = [&egress, &ingress].iter().any(|end| end.verdict == EndVerdict::Deny);
     let name = |target: &Target, pod: Option<&Pod>| pod.map_or(target.clone(), |pod| Target::Pod(pod.name.clone()));

@@ -133,7 +133,8 @@ fn a_nodeport_client_comes_from_the_pods_own_node() {
     let cluster = load_text("w", WORLD).unwrap().cluster;
     for to in ["x/web", "203.0.113.9"] {
         let probe = serde_json::json!({"from": "203.0.113.5", "to": to, "port": 9999, "via": "nodePort"});
-        let error = explain(&cluster, &serde_json::from_value(probe).unwrap()).unwrap_err().to_string();
+        let probe: Probe = serde_json::from_value(probe).unwrap();
+        let error = probe.locate(&cluster).unwrap().check_via(&cluster).unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("via nodePort: 203.0.113.5 is no address of the node of {to}; ")),
             "{error}"
