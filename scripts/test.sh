@@ -11,7 +11,8 @@ fi
 if command -v cargo-nextest >/dev/null; then
     cargo nextest run --workspace --locked --no-fail-fast
 else
-    cargo test --workspace --locked --no-fail-fast --lib --bins --tests
+    # One at a time: tests with real traffic must not starve each other, and only nextest can tell them apart.
+    cargo test --workspace --locked --no-fail-fast --lib --bins --tests -- --test-threads=1
 fi
 cargo test --workspace --locked --doc --quiet
 # Briefly, from the seeds; `make fuzz` takes its time.
