@@ -98,7 +98,7 @@ impl Link {
 }
 
 /// A frame, read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The Ethernet part.
     pub link: Link,
@@ -107,7 +107,7 @@ pub struct Parsed {
 }
 
 /// What a frame carries.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// An IP packet.
     Ip(Packet),
@@ -135,7 +135,7 @@ pub struct Arp {
 }
 
 /// An IP packet: who, what, and the transport fields that tracking needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub source: Address,

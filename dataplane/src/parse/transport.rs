@@ -18,6 +18,7 @@ const MAX_WINDOW_SCALE: u8 = 14;
 
 /// Source and destination port of a header of a protocol that [has them](Protocol::has_ports); zeros where the header
 /// ends before.
+#[inline]
 pub(super) fn ports(header: &[u8]) -> (u16, u16) {
     let port = |at: usize| match header.get(at..at + 2) {
         Some(&[high, low]) => u16::from_be_bytes([high, low]),
@@ -77,7 +78,8 @@ fn tcp(ip: &IpHeader, view: View<'_>) -> Result<Transport, DropReason> {
 
 /// Only SYN, SYN-ACK, RST, RST-ACK, FIN-ACK and ACK open, carry or end a connection; PSH, URG and the ECN flags may be
 /// set with any of them.
-fn check_flags(flags: TcpFlags) -> Result<(), DropReason> {
+#[inline]
+pub(super) fn check_flags(flags: TcpFlags) -> Result<(), DropReason> {
     const FIN: u8 = TcpFlags::FIN;
     const SYN: u8 = TcpFlags::SYN;
     const RST: u8 = TcpFlags::RST;
@@ -91,15 +93,25 @@ fn check_flags(flags: TcpFlags) -> Result<(), DropReason> {
     }
 }
 
+/// What window tracking needs of a segment's options.
 #[derive(Default)]
-struct TcpOptions {
-    window_scale: Option<u8>,
-    sack_permitted: bool,
-    sack: Option<u32>,
+pub(super) struct TcpOptions {
+    pub(super) window_scale: Option<u8>,
+    pub(super) sack_permitted: bool,
+    pub(super) sack: Option<u32>,
 }
 
-/// Walks the options and reads those that window tracking needs.
-fn tcp_options(mut options: &[u8]) -> Result<TcpOptions, DropReason> {
+/// Reads the options that window tracking needs.
+#[inline]
+pub(super) fn tcp_options(options: &[u8]) -> Result<TcpOptions, DropReason> {
+    match options {
+        // Timestamps as every system lays them out (RFC 7323 appendix A), which most segments carry and no other option.
+        [] | [1, 1, 8, 10, _, _, _, _, _, _, _, _] => Ok(TcpOptions::default()),
+        _ => walk_options(options),
+    }
+}
+
+fn walk_options(mut options: &[u8]) -> Result<TcpOptions, DropReason> {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
     const MAXIMUM_SEGMENT_SIZE: u8 = 2;

@@ -1,16 +1,19 @@
-//! Any bytes as a frame.
+//! Any bytes as a frame, read the short way and the thorough one.
 
 use dataplane::frame::Frame;
 use dataplane::packet::{Packet, Payload};
-use dataplane::parse::{Medium, parse as read};
+use dataplane::parse::{Medium, parse as read, parse_thoroughly};
 use dataplane::port::Pool;
 
-/// Reads the bytes as a frame, with and without an Ethernet header. What is said of a packet lies within the frame.
+/// Reads the bytes as a frame, with and without an Ethernet header. What is said of a packet lies within the frame, and is
+/// what the thorough way says.
 pub fn parse(bytes: &[u8]) {
     let mut pool = Pool::new(1, Pool::HEADROOM + 1 + bytes.len());
     for medium in [Medium::Ethernet, Medium::Ip] {
         let Some(frame) = pool.frame(bytes) else { return };
-        if let Ok(parsed) = read(&frame, medium)
+        let parsed = read(&frame, medium);
+        assert!(parsed == parse_thoroughly(bytes, None, bytes.len(), medium), "both ways read the same");
+        if let Ok(parsed) = parsed
             && let Payload::Ip(packet) = parsed.payload
         {
             within(&frame, &packet);
