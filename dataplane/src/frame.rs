@@ -74,14 +74,18 @@ impl VlanTag {
     }
 }
 
-/// A frame and its metadata. The bytes include the Ethernet header, except on a wire of `tun` ports.
+/// The further segments of a frame.
+type Tail = ArrayVec<Chunk, { Frame::MAX_TAIL }>;
+
+/// A frame and its metadata, one cache line. The bytes include the Ethernet header, except on a wire of `tun` ports.
 #[derive(Debug)]
 #[must_use = "a frame has to be sent or released, or its memory is lost to the pool"]
 pub struct Frame {
     /// The first segment: it holds all headers that are parsed.
     pub(crate) head: Chunk,
-    /// The further segments of a multi-buffer frame, in order.
-    pub(crate) tail: ArrayVec<Chunk, { Frame::MAX_TAIL }>,
+    /// The further segments of a multi-buffer frame, in order. Elsewhere, so that the others, which are almost all, stay
+    /// small: a port that receives such frames pays for the box.
+    tail: Option<Box<Tail>>,
     /// A VLAN tag that the port delivered outside the bytes: the frame's outermost tag.
     pub vlan: Option<VlanTag>,
     /// The transport checksum.
@@ -90,13 +94,15 @@ pub struct Frame {
     pub gso: Option<Gso>,
 }
 
+const _: () = assert!(size_of::<Frame>() <= 64, "a frame is moved by value, several times on its way");
+
 impl Frame {
     /// The most segments after the first.
     pub const MAX_TAIL: usize = 4;
 
     /// A frame of one segment.
     pub fn new(head: Chunk) -> Self {
-        Frame { head, tail: ArrayVec::new_const(), vlan: None, checksum: Checksum::Unknown, gso: None }
+        Frame { head, tail: None, vlan: None, checksum: Checksum::Unknown, gso: None }
     }
 
     /// The bytes of the first segment: all of the frame, unless [`Frame::segments`] is above one.
@@ -110,18 +116,30 @@ impl Frame {
     }
 
     /// Bytes in all segments.
+    #[inline]
     pub fn length(&self) -> usize {
-        self.head.len() + self.tail.iter().map(Chunk::len).sum::<usize>()
+        self.head.len() + self.tail().iter().map(Chunk::len).sum::<usize>()
     }
 
     /// Number of segments in memory, 1 for almost every frame.
     pub fn segments(&self) -> usize {
-        1 + self.tail.len()
+        1 + self.tail().len()
     }
 
     /// All segments' bytes, in order.
     pub fn iter_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::once(self.head.bytes()).chain(self.tail.iter().map(Chunk::bytes))
+        std::iter::once(self.head.bytes()).chain(self.tail().iter().map(Chunk::bytes))
+    }
+
+    /// The segments after the first.
+    #[inline]
+    pub(crate) fn tail(&self) -> &[Chunk] {
+        self.tail.as_ref().map_or(&[], |tail| &tail[..])
+    }
+
+    /// All segments, the first apart.
+    pub(crate) fn into_chunks(self) -> (Chunk, impl Iterator<Item = Chunk>) {
+        (self.head, self.tail.into_iter().flat_map(|tail| *tail))
     }
 
     /// Adds a further segment.
@@ -129,11 +147,12 @@ impl Frame {
     /// # Errors
     /// Gives the segment back when the frame has [`Frame::MAX_TAIL`] already.
     pub fn push_segment(&mut self, segment: Chunk) -> Result<(), Chunk> {
-        self.tail.try_push(segment).map_err(|full| full.element())
+        self.tail.get_or_insert_default().try_push(segment).map_err(|full| full.element())
     }
 
     /// How many packets of the medium this frame stands for: 1, or the segments of a super-frame. `header_length`
     /// is the length of all headers, as parsed.
+    #[inline]
     pub fn wire_packets(&self, header_length: usize) -> u64 {
         match self.gso {
             Some(gso) if gso.size > 0 => {

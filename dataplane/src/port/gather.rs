@@ -49,7 +49,7 @@ impl Gather {
             }
             _ => push(frame.bytes()),
         }
-        for segment in &frame.tail {
+        for segment in frame.tail() {
             push(segment.bytes());
         }
         &mut self.vectors[..count]

@@ -211,10 +211,11 @@ impl Pool {
 
     /// Takes all of a frame's memory back.
     pub fn release(&mut self, frame: crate::frame::Frame) {
-        for chunk in frame.tail {
+        let (head, tail) = frame.into_chunks();
+        for chunk in tail {
             self.give_back(chunk);
         }
-        self.give_back(frame.head);
+        self.give_back(head);
     }
 
     /// Turns a chunk into its index, to be handed to the kernel, and back with [`Pool::reclaim`].
