@@ -1,5 +1,6 @@
 //! Penstock's benchmarks: what they measure with. The benchmarks themselves are in `benches/`; `README.md` tells how to run
 //! them and what their figures do not say.
 
+pub mod bare;
 pub mod random;
 pub mod rulesets;
