@@ -18,9 +18,11 @@
 //! * [`guard`]: what an endpoint may say of itself (anti-spoof, ARP, ND, DHCP)
 //! * [`flow`], [`fragment`]: connection tracking, fragments
 //! * [`rules`], [`classify`], [`publish`]: the rules, their compiled form, and how workers get a new one
+//! * [`arch`]: prefetch and wide comparisons
 //! * [`wire`], [`worker`], [`stats`], [`event`]: the journey itself, and what it counts and tells
 
 pub mod address;
+pub mod arch;
 pub mod classify;
 pub mod event;
 pub mod flow;

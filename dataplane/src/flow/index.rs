@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::arch::prefetch::prefetch_slice;
+
 /// One place of the index; all zeros when it is empty.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -46,6 +48,12 @@ impl Index {
             }
         }
         None
+    }
+
+    /// Asks for the memory where the search for this hash begins.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch_slice(&self.slots, hash as usize & self.mask);
     }
 
     /// Adds an entry that is not there yet. False when no place is free near enough.

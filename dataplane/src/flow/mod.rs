@@ -24,6 +24,7 @@
 //! Policy (the caller judges), rate limits, NAT, and the reassembly of fragments ([`crate::fragment`] gives later
 //! fragments the tuple of the first). ICMP messages other than echo and errors make no flow: see [`is_tracked`].
 
+mod burst;
 mod entry;
 mod evict;
 mod icmp;
@@ -67,6 +68,10 @@ pub struct Crossing {
 /// flow (never memory out of bounds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowRef(pub(super) u32);
+
+/// The keyed hash of a [`FlowKey`], good for the table that made it ([`FlowTable::hash`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowHash(pub(super) u64);
 
 /// Whose way a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

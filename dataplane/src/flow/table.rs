@@ -5,7 +5,8 @@ use siphasher::sip::SipHasher13;
 
 use super::evict::Shares;
 use super::{
-    Crossing, FlowEntry, FlowInfo, FlowKey, FlowRef, FlowRegion, FlowState, Index, Judged, Origin, Timeouts, sctp, tcp,
+    Crossing, FlowEntry, FlowHash, FlowInfo, FlowKey, FlowRef, FlowRegion, FlowState, Index, Judged, Origin, Timeouts,
+    sctp, tcp,
 };
 use crate::address::Address;
 use crate::packet::{Packet, Protocol, Transport, Tuple};
@@ -50,7 +51,7 @@ pub struct FlowTable {
     region: FlowRegion,
     config: FlowConfig,
     hasher: SipHasher13,
-    index: Index,
+    pub(super) index: Index,
     shares: Shares,
     /// Free entries, the lowest numbers taken first: sweeps and listings look only at what was ever used.
     free: Vec<u32>,
@@ -95,7 +96,7 @@ impl FlowTable {
                 && !entry.is_expired(now)
                 && table.find_key(entry.key(), hash).is_none()
                 && table.shares.has_room(wire);
-            if !usable || !table.index.insert(hash, number) {
+            if !usable || !table.index.insert(hash.0 as u32, number) {
                 *table.entry_mut(FlowRef(number)) = FlowEntry::zeroed();
                 table.free.push(number);
                 continue;
@@ -147,6 +148,10 @@ impl FlowTable {
         self.region
     }
 
+    pub(super) fn region(&self) -> &FlowRegion {
+        &self.region
+    }
+
     /// Flows in the table, those that have run out and are not yet swept included.
     pub fn len(&self) -> usize {
         self.len as usize
@@ -170,8 +175,14 @@ impl FlowTable {
     /// The flow of a frame with this tuple, and whose way the frame goes. A flow that has run out is as absent.
     #[inline]
     pub fn find(&self, crossing: &Crossing, tuple: &Tuple) -> Option<(FlowRef, Origin)> {
-        let key = FlowKey::new(crossing.wire, crossing.direction, tuple);
-        let flow = self.find_key(&key, self.hash(&key))?;
+        let key = Self::key(crossing, tuple);
+        self.find_hashed(&key, self.hash(&key), crossing)
+    }
+
+    /// [`FlowTable::find`] with what a burst has computed beforehand.
+    #[inline]
+    pub fn find_hashed(&self, key: &FlowKey, hash: FlowHash, crossing: &Crossing) -> Option<(FlowRef, Origin)> {
+        let flow = self.find_key(key, hash)?;
         let entry = self.entry(flow);
         (!entry.is_expired(crossing.now)).then(|| (flow, entry.origin(crossing.direction)))
     }
@@ -191,23 +202,37 @@ impl FlowTable {
         tuple: &Tuple,
         epoch: Epoch,
     ) -> Result<FlowRef, DropReason> {
+        let key = Self::key(crossing, tuple);
+        self.insert_hashed(&key, self.hash(&key), crossing, packet, epoch)
+    }
+
+    /// [`FlowTable::insert`] with what a burst has computed beforehand.
+    ///
+    /// # Errors
+    /// Those of [`FlowTable::insert`].
+    pub fn insert_hashed(
+        &mut self,
+        key: &FlowKey,
+        hash: FlowHash,
+        crossing: &Crossing,
+        packet: &Packet,
+        epoch: Epoch,
+    ) -> Result<FlowRef, DropReason> {
         self.can_open(packet, crossing.now)?;
         if !super::is_tracked(packet) {
             return Err(DropReason::IcmpUnrelated);
         }
-        let key = FlowKey::new(crossing.wire, crossing.direction, tuple);
-        let hash = self.hash(&key);
-        if let Some(old) = self.find_key(&key, hash) {
+        if let Some(old) = self.find_key(key, hash) {
             self.remove(old);
         }
         self.make_room(crossing.wire, crossing.now)?;
         let number = self.free.last().copied().ok_or(DropReason::FlowTableFull)?;
-        if !self.index.insert(hash, number) {
+        if !self.index.insert(hash.0 as u32, number) {
             return Err(DropReason::FlowTableFull);
         }
         self.free.pop();
         let flow = FlowRef(number);
-        let mut entry = FlowEntry::new(key, crossing.direction, epoch, FlowState::Unreplied);
+        let mut entry = FlowEntry::new(*key, crossing.direction, epoch, FlowState::Unreplied);
         match packet.transport {
             Transport::Tcp(segment) if segment.flags.syn() => tcp::open(&mut entry, &segment),
             Transport::Tcp(segment) => tcp::pick_up(&mut entry, &segment),
@@ -342,13 +367,21 @@ impl FlowTable {
         &mut self.region.entries_mut()[flow.0 as usize]
     }
 
-    fn hash(&self, key: &FlowKey) -> u32 {
-        self.hasher.hash(bytemuck::bytes_of(key)) as u32
+    /// The key of a frame's flow.
+    #[inline]
+    pub fn key(crossing: &Crossing, tuple: &Tuple) -> FlowKey {
+        FlowKey::new(crossing.wire, crossing.direction, tuple)
     }
 
-    fn find_key(&self, key: &FlowKey, hash: u32) -> Option<FlowRef> {
+    /// The key's hash: computed once a frame, then used by all that follows.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> FlowHash {
+        FlowHash(self.hasher.hash(bytemuck::bytes_of(key)))
+    }
+
+    pub(super) fn find_key(&self, key: &FlowKey, hash: FlowHash) -> Option<FlowRef> {
         let entries = self.region.entries();
-        self.index.find(hash, |number| entries[number as usize].key() == key).map(FlowRef)
+        self.index.find(hash.0 as u32, |number| entries[number as usize].key() == key).map(FlowRef)
     }
 
     /// Starts a flow's time again, as its state has it.
@@ -398,7 +431,7 @@ impl FlowTable {
         if self.shares.is_listed(flow.0) {
             self.shares.unlist(key.wire(), flow.0);
         }
-        self.index.remove(self.hash(&key), flow.0);
+        self.index.remove(self.hash(&key).0 as u32, flow.0);
         self.shares.subtract(key.wire());
         *self.entry_mut(flow) = FlowEntry::zeroed();
         self.free.push(flow.0);

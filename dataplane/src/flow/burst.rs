@@ -1,0 +1,50 @@
+//! Many flows at once: the memory that a burst's look-ups will read is asked for before any of them reads it.
+//!
+//! ```text
+//!  pass 1, every frame:  key, hash, prefetch_index
+//!  pass 2, every frame:  prefetch_entry           (reads the index, asks for the candidate's entry)
+//!  pass 3, every frame:  find_hashed, then track, or insert_hashed
+//! ```
+//! The hints may be left out or be wrong (an insert of the same burst moves things): only time is lost then.
+
+use super::{FlowHash, FlowKey, FlowRef, FlowTable};
+use crate::arch::prefetch::prefetch_slice;
+use crate::time::Time;
+
+/// Look-ups in flight at once in [`FlowTable::find_burst`]: about as many misses as a core can wait for.
+const IN_FLIGHT: usize = 32;
+
+impl FlowTable {
+    /// Asks for the line of the index where the search for this hash begins.
+    #[inline]
+    pub fn prefetch_index(&self, hash: FlowHash) {
+        self.index.prefetch(hash.0 as u32);
+    }
+
+    /// Reads the index, asked for before with [`FlowTable::prefetch_index`], and asks for the entry that it names.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: FlowHash) {
+        self.index.find(hash.0 as u32, |number| {
+            prefetch_slice(self.region().entries(), number as usize);
+            true
+        });
+    }
+
+    /// The flows of many keys: `found[i]` is what [`FlowTable::find`] says of `keys[i]` at this time. Keys beyond the
+    /// end of `found` are not looked at.
+    pub fn find_burst(&self, keys: &[FlowKey], now: Time, found: &mut [Option<FlowRef>]) {
+        for (keys, found) in keys.chunks(IN_FLIGHT).zip(found.chunks_mut(IN_FLIGHT)) {
+            let mut hashes = [FlowHash(0); IN_FLIGHT];
+            for (key, hash) in keys.iter().zip(&mut hashes) {
+                *hash = self.hash(key);
+                self.prefetch_index(*hash);
+            }
+            for hash in &hashes[..keys.len()] {
+                self.prefetch_entry(*hash);
+            }
+            for ((key, hash), found) in keys.iter().zip(&hashes).zip(found) {
+                *found = self.find_key(key, *hash).filter(|flow| !self.entry(*flow).is_expired(now));
+            }
+        }
+    }
+}
