@@ -2,5 +2,6 @@
 //! them and what their figures do not say.
 
 pub mod bare;
+pub mod classbench;
 pub mod random;
 pub mod rulesets;
