@@ -3,5 +3,6 @@
 
 pub mod bare;
 pub mod classbench;
+pub mod pktgen;
 pub mod random;
 pub mod rulesets;
