@@ -3,18 +3,31 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::classify::WireSlot;
 use crate::frame::{Burst, Checksum, Frame};
 use crate::guard::{Endpoint, Guard, Permissions};
 use crate::packet::Direction;
 use crate::parse::Medium;
 use crate::port::{Capabilities, Pool, Port};
-use crate::rules::WireId;
-use crate::stats::WireStats;
+use crate::publish::{Generation, Snapshot};
+use crate::rules::{Epoch, WireId};
+use crate::stats::{DirectionStats, WireStats};
 use crate::time::Time;
 use crate::verdict::DropReason;
 
 /// How often a full device is asked again before its frames are dropped as [`DropReason::PortOverflow`].
 const SEND_ATTEMPTS: usize = 3;
+
+/// Whether a wire's frames are judged by their flow or each by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// A flow's first frame is judged, the others pass while they fit its state, in both directions.
+    #[default]
+    Stateful,
+    /// Every frame is judged by the policy of its own direction, replies included, and nothing is kept of it. Later
+    /// fragments still follow their first one. For rules that are written for it, such as a router's access lists.
+    Off,
+}
 
 /// A wire as control sets it up and hands it to its worker.
 pub struct WireSetup {
@@ -28,6 +41,8 @@ pub struct WireSetup {
     pub endpoint: Option<Endpoint>,
     /// What is allowed beside untagged IP, ARP and neighbour discovery.
     pub permissions: Permissions,
+    /// Whether frames are judged by their flow.
+    pub tracking: Tracking,
     /// The memory of the wire's frames; `None` for the worker's own pool. Ports that bring their memory (AF_XDP) need
     /// the pool that they were opened with.
     pub pool: Option<Pool>,
@@ -47,15 +62,62 @@ pub(crate) struct End {
     pub(crate) lost: bool,
 }
 
+/// A wire's place in a policy, looked up once a generation.
+pub(crate) struct Standing {
+    generation: Generation,
+    /// `None` when the policy does not know the wire.
+    pub(crate) slot: Option<WireSlot>,
+    epochs: [Epoch; 2],
+}
+
+impl Standing {
+    /// Before any policy.
+    const NONE: Standing = Standing { generation: Generation::NONE, slot: None, epochs: [Epoch::NONE; 2] };
+
+    /// The age of a direction's policy.
+    ///
+    /// # Errors
+    /// [`DropReason::WireClosed`] when no policy knows the wire.
+    #[inline]
+    pub(crate) fn epoch(&self, direction: Direction) -> Result<Epoch, DropReason> {
+        self.slot.map(|_| self.epochs[direction as usize]).ok_or(DropReason::WireClosed)
+    }
+}
+
+/// What was counted since the counters that everybody sees were brought up to date: once a burst.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) forwarded: u64,
+    pub(crate) forwarded_segments: u64,
+    pub(crate) forwarded_bytes: u64,
+    pub(crate) classified: u64,
+    pub(crate) rejudged: u64,
+}
+
+impl Tally {
+    fn settle(&mut self, stats: &DirectionStats) {
+        let Tally { forwarded, forwarded_segments, forwarded_bytes, classified, rejudged } = std::mem::take(self);
+        stats.forwarded.add(forwarded);
+        stats.forwarded_segments.add(forwarded_segments);
+        stats.forwarded_bytes.add(forwarded_bytes);
+        stats.classified.add(classified);
+        stats.rejudged.add(rejudged);
+    }
+}
+
 /// A wire in the hands of its worker.
 pub(crate) struct Wire {
     pub(crate) id: WireId,
     /// By the direction of the frames that the port receives: `[inside, outside]`.
     pub(crate) ends: [End; 2],
     pub(crate) guard: Guard,
+    pub(crate) tracking: Tracking,
+    pub(crate) standing: Standing,
     pub(crate) medium: Medium,
     pub(crate) both: Capabilities,
     pub(crate) stats: Arc<WireStats>,
+    /// By direction.
+    pub(crate) tallies: [Tally; 2],
     /// Frames on their way out, by direction.
     pub(crate) out: [Burst; 2],
     /// Index into the worker's pools.
@@ -86,15 +148,36 @@ impl Wire {
             id: setup.id,
             ends: [setup.inside, setup.outside].map(|port| End { port, lost: false }),
             guard: Guard::new(setup.endpoint, setup.permissions),
+            tracking: setup.tracking,
+            standing: Standing::NONE,
             medium,
             both,
             stats: setup.stats,
+            tallies: Default::default(),
             out: [Burst::new(), Burst::new()],
             pool,
         })
     }
 
+    /// Looks its place up in a policy, unless it is known.
+    #[inline]
+    pub(crate) fn stand_in(&mut self, policy: &Snapshot) {
+        if self.standing.generation != policy.generation() {
+            let slot = policy.slot(self.id);
+            let epoch = |direction| slot.map_or(Epoch::NONE, |slot| policy.epoch(slot, direction));
+            self.standing = Standing { generation: policy.generation(), slot, epochs: Direction::BOTH.map(epoch) };
+        }
+    }
+
+    /// Makes what was counted visible to everybody.
+    pub(crate) fn settle(&mut self) {
+        for direction in Direction::BOTH {
+            self.tallies[direction as usize].settle(self.stats.direction(direction));
+        }
+    }
+
     /// Whether the frame, which goes in this direction, can leave by the other port.
+    #[inline]
     pub(crate) fn carries(&self, frame: &Frame) -> Result<(), DropReason> {
         if (frame.gso.is_some() && !self.both.gso) || (frame.segments() > 1 && !self.both.multi_segment) {
             return Err(DropReason::GsoUnsupported);
@@ -153,10 +236,11 @@ impl Wire {
         direction: Direction,
         pool: &mut Pool,
         now: Time,
-        mut dropped: impl FnMut(DropReason, &Frame),
+        mut dropped: impl FnMut(&DirectionStats, DropReason, &Frame),
     ) -> io::Result<()> {
         let out = &mut self.out[direction as usize];
         let end = &mut self.ends[direction.reverse() as usize];
+        let stats = self.stats.direction(direction);
         let mut result = Ok(());
         for _ in 0..SEND_ATTEMPTS {
             if out.is_empty() || end.lost {
@@ -166,7 +250,7 @@ impl Wire {
         }
         let reason = if end.lost { DropReason::PortUnavailable } else { DropReason::PortOverflow };
         for frame in out.drain(..) {
-            dropped(reason, &frame);
+            dropped(stats, reason, &frame);
             pool.release(frame);
         }
         result

@@ -11,7 +11,7 @@ use dataplane::port::{MemoryLink, MemoryPort};
 use dataplane::rules::{Action, AddressSet, Peers, Policy, Rule, RuleId, RuleSet, Services, WireId, WireRules};
 use dataplane::stats::WireStats;
 use dataplane::testing::FrameBuilder;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use support::{Harness, OUTSIDE, WIRE, chain};
 
 const OTHER: WireId = WireId(8);
@@ -45,6 +45,7 @@ fn second_wire(harness: &mut Harness) -> ([MemoryLink; 2], Arc<WireStats>) {
             addresses: vec![support::address(OTHERS_POD)],
         }),
         permissions: Permissions::POD,
+        tracking: Tracking::Stateful,
         pool: None,
         stats: stats.clone(),
     };

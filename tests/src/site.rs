@@ -20,6 +20,7 @@ use dataplane::publish::Generation;
 use dataplane::rules::{Policy, RuleSet, WireId, WireRules};
 use dataplane::stats::{DirectionStats, WireStats};
 use dataplane::verdict::DropReason;
+use dataplane::wire::Tracking;
 
 use crate::process;
 
@@ -300,7 +301,7 @@ impl Site {
         let inside = self.port(ports.inside, "i", host.number, ("eth0", host.mac, &host.namespace));
         let outside = self.port(ports.outside, "o", host.number, (&host.gateway_device(), host.gateway_mac, router));
         let name = host.namespace.name().to_owned();
-        let spec = WireSpec { name, inside, outside, endpoint, permissions };
+        let spec = WireSpec { name, inside, outside, endpoint, permissions, tracking: Tracking::Stateful };
         let wire = self.enforcer.attach(&spec).expect("attaching a wire");
         assert_eq!(self.enforcer.wires()[&wire].warnings, Vec::<String>::new(), "fall-backs would test something else");
         host.wire = Some(wire);
@@ -345,6 +346,7 @@ impl Site {
             outside: self.port(PortKind::AfPacket, "o", number, (&gateway, host.gateway_mac, router)),
             endpoint: Some(host.endpoint()),
             permissions: Permissions::POD,
+            tracking: Tracking::Stateful,
         };
         batch(namespace, &[&format!("link set {device} up")]);
         batch(router, &[&format!("link set {gateway} up")]);

@@ -170,7 +170,7 @@ fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> WireSpec {
     };
     let permissions = if endpoint.is_some() { Permissions::POD } else { Permissions::GATEWAY };
     let (inside, outside) = (port(&wire.inside), port(&wire.outside));
-    WireSpec { name: wire.name.clone(), inside, outside, endpoint, permissions }
+    WireSpec { name: wire.name.clone(), inside, outside, endpoint, permissions, tracking: wire.tracking }
 }
 
 /// The rules of a wire that no policy selects.

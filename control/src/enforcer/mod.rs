@@ -17,7 +17,7 @@ use dataplane::port::{Pool, PortError, PortSpec};
 use dataplane::publish::{Generation, Publisher};
 use dataplane::rules::{RuleSet, WireId};
 use dataplane::stats::WireStats;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
 
 /// How long a worker may take to acknowledge a policy before that is an error.
@@ -99,6 +99,8 @@ pub struct WireSpec {
     pub endpoint: Option<Endpoint>,
     /// What is allowed beside untagged IP, ARP and neighbour discovery.
     pub permissions: Permissions,
+    /// Whether frames are judged by their flow.
+    pub tracking: Tracking,
 }
 
 /// A wire that runs.
@@ -194,6 +196,7 @@ impl Enforcer {
             outside: opened.outside,
             endpoint: spec.endpoint.clone(),
             permissions: spec.permissions,
+            tracking: spec.tracking,
             pool: Some(opened.pool),
             stats: stats.clone(),
         };

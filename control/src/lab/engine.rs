@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{PortKind, PortSpec};
 use dataplane::rules::WireId;
+use dataplane::wire::Tracking;
 
 use super::error::{LabError, Result};
 use super::topology::{MTU, POD_INTERFACE, Place, Topology};
@@ -43,7 +44,14 @@ impl Engine {
             addresses: place.addresses.iter().map(|&address| address.into()).collect(),
         };
         let spec =
-            WireSpec { name: key.into(), inside, outside, endpoint: Some(endpoint), permissions: Permissions::POD };
+            WireSpec {
+            name: key.into(),
+            inside,
+            outside,
+            endpoint: Some(endpoint),
+            permissions: Permissions::POD,
+            tracking: Tracking::Stateful,
+        };
         let name = key.parse().map_err(LabError::Input)?;
         let wire = self.enforcer.attach(&spec).map_err(refused)?;
         for warning in self.enforcer.wires().get(&wire).iter().flat_map(|running| &running.warnings) {

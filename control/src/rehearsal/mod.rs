@@ -21,7 +21,7 @@ use dataplane::stats::WireStats;
 use dataplane::testing::FrameBuilder;
 use dataplane::time::Time;
 use dataplane::verdict::Verdict;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{AskQueues, Worker, WorkerConfig};
 
 mod cluster;
@@ -102,6 +102,7 @@ impl Rehearsal {
                 outside: Box::new(outside),
                 endpoint: Some(Endpoint { mac: Some(mac), addresses }),
                 permissions: Permissions::POD,
+                tracking: Tracking::Stateful,
                 pool: None,
                 stats: Arc::new(WireStats::default()),
             };

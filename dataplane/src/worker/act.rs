@@ -4,38 +4,32 @@
 use crate::event::{Dropped, Event, Logged, Trace};
 use crate::flow::Crossing;
 use crate::frame::Frame;
-use crate::packet::{Direction, Parsed, Payload};
+use crate::packet::{Direction, Packet, Parsed, Payload};
 use crate::parse::parse;
-use crate::rules::Action;
+use crate::rules::{Action, Decision};
 use crate::time::Time;
 use crate::verdict::{DropReason, Verdict};
 
+use super::Question;
+use super::datapath::Datapath;
 use super::journey::{Fate, Report};
-use super::{Question, Worker};
 
 /// A frame whose fate is known.
-pub(super) struct Judged {
+pub(super) struct Judged<'a> {
     pub(super) crossing: Crossing,
     pub(super) fate: Fate,
-    pub(super) report: Report,
+    pub(super) report: Report<'a>,
     pub(super) generation: u64,
 }
 
-impl Worker {
+impl Datapath {
     /// The journey's one exit: forward, drop, park or hold; count, log, trace.
-    pub(super) fn act(&mut self, at: usize, frame: Frame, judged: &Judged) {
-        let Judged { crossing, fate, report, generation } = *judged;
-        let Crossing { direction, now, .. } = crossing;
-        let Some(Some(wire)) = self.wires.get(at) else { return };
-        let stats = wire.stats.direction(direction);
-        stats.classified.add(u64::from(report.decision.is_some()));
-        stats.rejudged.add(u64::from(report.rejudged));
-        if let (Some(decision), Some(tuple)) = (report.decision.filter(|decision| decision.log), report.tuple) {
-            let (allowed, rule) = (decision.action == Action::Allow, decision.rule);
-            let logged = Logged { at: now, wire: wire.id, direction, tuple, allowed, rule, generation };
-            self.events.post(Event::Logged(logged));
+    #[inline]
+    pub(super) fn act(&mut self, at: usize, frame: Frame, judged: &Judged<'_>) {
+        if let Some(decision) = judged.report.decision {
+            self.note(at, decision, judged);
         }
-        let settled = match fate {
+        let settled = match judged.fate {
             Fate::Forward => Ok(frame),
             Fate::Drop(reason) => Err((frame, reason)),
             Fate::Hold(_) | Fate::Ask(_) => match self.wait(judged, frame) {
@@ -49,31 +43,49 @@ impl Worker {
         }
     }
 
-    fn forward(&mut self, at: usize, frame: Frame, judged: &Judged) {
+    /// The classifier was asked: counts, and logs if the rule wants it.
+    fn note(&mut self, at: usize, decision: Decision, judged: &Judged<'_>) {
+        let Judged { crossing: Crossing { direction, now, .. }, report, generation, .. } = judged;
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        let tally = &mut wire.tallies[*direction as usize];
+        tally.classified += 1;
+        tally.rejudged += u64::from(report.rejudged);
+        if let (true, Some(tuple)) = (decision.log, report.tuple()) {
+            let (allowed, rule) = (decision.action == Action::Allow, decision.rule);
+            let (direction, generation) = (*direction, *generation);
+            let logged = Logged { at: *now, wire: wire.id, direction, tuple, allowed, rule, generation };
+            self.events.post(Event::Logged(logged));
+        }
+    }
+
+    #[inline]
+    fn forward(&mut self, at: usize, frame: Frame, judged: &Judged<'_>) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
         if let Some(trace) = &self.trace {
             trace.post(trace_of(&frame, judged, Verdict::Forward));
         }
         let direction = judged.crossing.direction;
-        let stats = wire.stats.direction(direction);
-        let headers = judged.report.packet.map_or(0, |packet| packet.header_length());
-        stats.forwarded.add(1);
-        stats.forwarded_segments.add(frame.wire_packets(headers));
-        stats.forwarded_bytes.add(frame.length() as u64);
+        let tally = &mut wire.tallies[direction as usize];
+        tally.forwarded += 1;
+        tally.forwarded_segments += match frame.gso {
+            None => 1,
+            Some(_) => frame.wire_packets(judged.report.packet.map_or(0, Packet::header_length)),
+        };
+        tally.forwarded_bytes += u64::from(judged.crossing.length);
         wire.out[direction as usize].push(frame);
         if wire.out[direction as usize].is_full() {
             self.flush(at, judged.crossing.now);
         }
     }
 
-    fn drop_frame(&mut self, at: usize, frame: Frame, reason: DropReason, judged: &Judged) {
+    fn drop_frame(&mut self, at: usize, frame: Frame, reason: DropReason, judged: &Judged<'_>) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
         if let Some(trace) = &self.trace {
             trace.post(trace_of(&frame, judged, Verdict::Drop(reason)));
         }
-        let Judged { crossing: Crossing { direction, now, length, .. }, report, generation, .. } = *judged;
+        let Judged { crossing: Crossing { direction, now, length, .. }, ref report, generation, .. } = *judged;
         wire.stats.direction(direction).dropped(reason).add(1);
-        let (tuple, rule) = (report.tuple, report.rule());
+        let (tuple, rule) = (report.tuple(), report.rule());
         let judged = report.judged.unwrap_or(direction);
         let dropped = Dropped { at: now, wire: wire.id, direction, judged, reason, tuple, rule, generation, length };
         self.events.post(Event::Dropped(dropped));
@@ -83,10 +95,10 @@ impl Worker {
     }
 
     /// Keeps a frame that waits: a fragment for its first, a question for its answer.
-    fn wait(&mut self, judged: &Judged, frame: Frame) -> Result<(), (Frame, DropReason)> {
+    fn wait(&mut self, judged: &Judged<'_>, frame: Frame) -> Result<(), (Frame, DropReason)> {
         let Judged { crossing, fate, report, .. } = judged;
-        match (fate, report.packet, report.tuple) {
-            (&Fate::Hold(datagram), Some(packet), _) => self.fragments.hold(datagram, crossing, frame, &packet),
+        match (fate, report.packet, report.tuple()) {
+            (&Fate::Hold(datagram), Some(packet), _) => self.fragments.hold(datagram, crossing, frame, packet),
             (&Fate::Ask(kind), _, Some(tuple)) => {
                 let Crossing { wire, direction, now, .. } = *crossing;
                 let question = Question { ticket: 0, wire, direction, tuple, kind, rule: report.rule() };
@@ -100,19 +112,19 @@ impl Worker {
     /// Sends what waits on a wire.
     pub(super) fn flush(&mut self, at: usize, now: Time) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        wire.settle();
         let Some(pool) = &mut self.pools[wire.pool] else { return };
         for direction in Direction::BOTH {
             if wire.out[direction as usize].is_empty() {
                 continue;
             }
-            let (stats, events, id, medium) = (wire.stats.clone(), &self.events, wire.id, wire.medium);
-            let result = wire.flush(direction, pool, now, |reason, frame| {
+            let (events, id, medium) = (&self.events, wire.id, wire.medium);
+            let result = wire.flush(direction, pool, now, |stats, reason, frame| {
                 // It was counted when it was judged.
                 let headers = match parse(frame, medium) {
                     Ok(Parsed { payload: Payload::Ip(packet), .. }) => packet.header_length(),
                     _ => 0,
                 };
-                let stats = stats.direction(direction);
                 stats.forwarded.retract(1);
                 stats.forwarded_segments.retract(frame.wire_packets(headers));
                 stats.forwarded_bytes.retract(frame.length() as u64);
@@ -130,7 +142,7 @@ impl Worker {
     }
 }
 
-fn trace_of(frame: &Frame, judged: &Judged, verdict: Verdict) -> Trace {
+fn trace_of(frame: &Frame, judged: &Judged<'_>, verdict: Verdict) -> Trace {
     let Judged { crossing: Crossing { wire, direction, now, .. }, report, generation, .. } = judged;
     let mut mark = [0; 8];
     if let Some(packet) = report.packet {
@@ -142,7 +154,7 @@ fn trace_of(frame: &Frame, judged: &Judged, verdict: Verdict) -> Trace {
         at: *now,
         wire: *wire,
         direction: *direction,
-        tuple: report.tuple,
+        tuple: report.tuple(),
         mark,
         verdict,
         rule: report.rule(),

@@ -1,17 +1,16 @@
 //! The frame's journey between `receive` and `act`: what becomes of one frame, decided in the order of the steps
 //! below. Nothing here sends, counts frames or logs; that is the worker's single exit.
 
-use crate::classify::WireSlot;
 use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
 use crate::fragment::{Admission, DatagramRef, FragmentTable};
 use crate::frame::Frame;
 use crate::guard::Passage;
 use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Transport, Tuple};
-use crate::parse::parse;
 use crate::publish::Snapshot;
 use crate::rules::{Action, Decision, Epoch, Query, RuleId};
 use crate::verdict::DropReason;
-use crate::wire::Wire;
+use crate::wire::{Tracking, Wire};
+use crate::worker::ahead::{Lookup, Read};
 use crate::worker::parking::Finding;
 
 /// What becomes of a frame.
@@ -29,9 +28,10 @@ pub(super) enum Fate {
 
 /// What was learnt on the way, for the log and the trace.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Report {
-    pub(super) tuple: Option<Tuple>,
-    pub(super) packet: Option<Packet>,
+pub(super) struct Report<'a> {
+    pub(super) packet: Option<&'a Packet>,
+    /// Who talks to whom, where the packet does not show it: in a later fragment, or a frame that has waited.
+    pub(super) stands_for: Option<Tuple>,
     /// The classifier was asked, and this is what it said.
     pub(super) decision: Option<Decision>,
     /// The direction whose policy it was asked about.
@@ -42,7 +42,12 @@ pub(super) struct Report {
     pub(super) first_of: Option<DatagramRef>,
 }
 
-impl Report {
+impl Report<'_> {
+    /// Who talks to whom, when the frame could be read that far.
+    pub(super) fn tuple(&self) -> Option<Tuple> {
+        self.stands_for.or_else(|| self.packet.map(Packet::tuple))
+    }
+
     pub(super) fn rule(&self) -> Option<RuleId> {
         self.decision.and_then(|decision| decision.rule)
     }
@@ -58,23 +63,24 @@ pub(super) struct Resumed {
 }
 
 /// All that a frame's fate depends on.
-pub(super) struct Journey<'a> {
+pub(super) struct Journey<'a, 'r> {
     pub(super) wire: &'a mut Wire,
     pub(super) crossing: Crossing,
     pub(super) policy: &'a Snapshot,
-    /// The wire's place in the policy; `None` when the policy does not know the wire.
-    pub(super) slot: Option<WireSlot>,
+    /// The frame's headers.
+    pub(super) read: &'r Read,
     pub(super) flows: &'a mut FlowTable,
     pub(super) fragments: &'a mut FragmentTable,
     /// Set when the frame has waited.
     pub(super) resumed: Option<Resumed>,
     /// What control said that the flow stands for.
     pub(super) judged_as: Option<Query>,
-    pub(super) report: Report,
+    pub(super) report: Report<'r>,
 }
 
-impl Journey<'_> {
+impl Journey<'_, '_> {
     /// The whole journey of one frame.
+    #[inline]
     pub(super) fn fate(&mut self, frame: &Frame) -> Fate {
         match self.steps(frame) {
             Ok(fate) => fate,
@@ -82,54 +88,75 @@ impl Journey<'_> {
         }
     }
 
+    #[inline]
     fn steps(&mut self, frame: &Frame) -> Result<Fate, DropReason> {
-        let parsed = parse(frame, self.wire.medium)?;
-        if let Payload::Ip(packet) = &parsed.payload {
-            self.report.packet = Some(*packet);
-            self.report.tuple = Some(packet.tuple());
-        }
+        let read = self.read;
+        self.report.packet = read.packet();
+        let parsed = read.parsed.as_ref().map_err(|reason| *reason)?;
         self.wire.carries(frame)?;
-        let packet = match self.guard(&parsed)? {
-            Some(packet) => packet,
-            None => return Ok(Fate::Forward),
+        let (Passage::Judge, Payload::Ip(packet), Some(lookup)) = (self.guard(parsed)?, &parsed.payload, &read.lookup)
+        else {
+            return Ok(Fate::Forward);
         };
-        let tuple = match self.fragment(&packet)? {
-            Admission::Whole => packet.tuple(),
+        let of_first;
+        let lookup = match self.fragment(packet)? {
+            Admission::Whole => lookup,
             Admission::First(datagram) => {
                 self.report.first_of = Some(datagram);
-                packet.tuple()
+                lookup
             }
-            Admission::Later(tuple) => tuple,
+            Admission::Later(tuple) => {
+                self.report.stands_for = Some(tuple);
+                of_first = self.look_up(tuple);
+                &of_first
+            }
             Admission::Hold(datagram) => return Ok(Fate::Hold(datagram)),
         };
-        self.report.tuple = Some(tuple);
+        if self.wire.tracking == Tracking::Off {
+            return self.untracked(packet, &lookup.tuple);
+        }
         if let Transport::Icmp(icmp) = packet.transport {
             match icmp.message {
-                IcmpMessage::Error { .. } => return self.related(&packet),
+                IcmpMessage::Error { .. } => return self.related(packet),
                 IcmpMessage::EchoRequest(_) | IcmpMessage::EchoReply(_) => {}
-                _ => return self.stateless(&packet, icmp),
+                _ => return self.stateless(packet, icmp),
             }
         }
-        match self.flows.find(&self.crossing, &tuple) {
-            Some((flow, origin)) => self.known(flow, origin, &packet, &tuple),
-            None => self.new_flow(&packet, &tuple),
+        match self.flows.find_hashed(&lookup.key, lookup.hash, &self.crossing) {
+            Some((flow, origin)) => self.known(flow, origin, packet, lookup),
+            None => self.new_flow(packet, lookup),
         }
     }
 
-    /// What the endpoint may say of itself. `None`: the frame passes without being judged by policy.
-    fn guard(&mut self, parsed: &Parsed) -> Result<Option<Packet>, DropReason> {
-        match (self.wire.guard.check(self.crossing.direction, parsed, self.crossing.now)?, parsed.payload) {
-            (Passage::Judge, Payload::Ip(packet)) => Ok(Some(packet)),
-            _ => Ok(None),
-        }
+    /// What the endpoint may say of itself.
+    #[inline]
+    fn guard(&mut self, parsed: &Parsed) -> Result<Passage, DropReason> {
+        self.wire.guard.check(self.crossing.direction, parsed, self.crossing.now)
     }
 
     /// Gives a later fragment the tuple of its first.
+    #[inline]
     fn fragment(&mut self, packet: &Packet) -> Result<Admission, DropReason> {
-        match self.resumed {
-            Some(Resumed { tuple, .. }) => Ok(Admission::Later(tuple)),
-            None => self.fragments.admit(&self.crossing, packet),
+        match (self.resumed, packet.fragment) {
+            (Some(Resumed { tuple, .. }), _) => Ok(Admission::Later(tuple)),
+            (None, None) => Ok(Admission::Whole),
+            (None, Some(_)) => self.fragments.admit(&self.crossing, packet),
         }
+    }
+
+    /// What the flow of another tuple than the frame's is looked up by.
+    fn look_up(&self, tuple: Tuple) -> Lookup {
+        Lookup::new(tuple, self.crossing.wire, self.crossing.direction, self.flows)
+    }
+
+    /// A wire without tracking: each frame is judged by the policy of its direction.
+    fn untracked(&mut self, packet: &Packet, tuple: &Tuple) -> Result<Fate, DropReason> {
+        if let Transport::Icmp(icmp) = packet.transport {
+            return self.stateless(packet, icmp);
+        }
+        let direction = self.crossing.direction;
+        let decision = self.classify(direction, query(direction, tuple))?;
+        self.settle(direction, decision)
     }
 
     /// An ICMP error passes if it is about a live flow that policy still allows.
@@ -149,26 +176,34 @@ impl Journey<'_> {
         }
     }
 
-    fn known(&mut self, flow: FlowRef, origin: Origin, packet: &Packet, tuple: &Tuple) -> Result<Fate, DropReason> {
+    #[inline]
+    fn known(&mut self, flow: FlowRef, origin: Origin, packet: &Packet, lookup: &Lookup) -> Result<Fate, DropReason> {
         match self.judge_again(flow)? {
             Fate::Forward => {}
             waiting => return Ok(waiting),
         }
         match self.flows.track(flow, origin, packet, &self.crossing)? {
             Tracked::Continue => Ok(Fate::Forward),
-            Tracked::Reopen => self.new_flow(packet, tuple),
+            Tracked::Reopen => self.new_flow(packet, lookup),
         }
     }
 
     /// A flow whose policy epoch is older than its wire's is judged again, as the tuple it was judged as, before
     /// another of its frames passes.
+    #[inline]
     fn judge_again(&mut self, flow: FlowRef) -> Result<Fate, DropReason> {
-        let Judged { direction, tuple, epoch } = self.flows.judged(flow);
+        let (direction, epoch) = self.flows.judged_in(flow);
         let current = self.epoch(direction)?;
         if epoch == current {
             return Ok(Fate::Forward);
         }
+        self.judge_stale(flow, current)
+    }
+
+    #[cold]
+    fn judge_stale(&mut self, flow: FlowRef, current: Epoch) -> Result<Fate, DropReason> {
         self.report.rejudged = true;
+        let Judged { direction, tuple, .. } = self.flows.judged(flow);
         let decision = self.classify(direction, query(direction, &tuple))?;
         match self.settle(direction, decision) {
             Ok(Fate::Forward) => {
@@ -184,13 +219,13 @@ impl Journey<'_> {
         }
     }
 
-    fn new_flow(&mut self, packet: &Packet, tuple: &Tuple) -> Result<Fate, DropReason> {
+    fn new_flow(&mut self, packet: &Packet, lookup: &Lookup) -> Result<Fate, DropReason> {
         self.flows.can_open(packet, self.crossing.now)?;
         let epoch = self.epoch(self.crossing.direction)?;
-        let decision = self.classify(self.crossing.direction, query(self.crossing.direction, tuple))?;
+        let decision = self.classify(self.crossing.direction, query(self.crossing.direction, &lookup.tuple))?;
         match self.settle(self.crossing.direction, decision)? {
             Fate::Forward => {
-                let flow = self.flows.insert(&self.crossing, packet, tuple, epoch)?;
+                let flow = self.flows.insert_hashed(&lookup.key, lookup.hash, &self.crossing, packet, epoch)?;
                 self.note_judged_as(flow);
                 Ok(Fate::Forward)
             }
@@ -198,12 +233,13 @@ impl Journey<'_> {
         }
     }
 
+    #[inline]
     fn epoch(&self, direction: Direction) -> Result<Epoch, DropReason> {
-        self.slot.map(|slot| self.policy.epoch(slot, direction)).ok_or(DropReason::WireClosed)
+        self.wire.standing.epoch(direction)
     }
 
     fn classify(&mut self, direction: Direction, query: Query) -> Result<Decision, DropReason> {
-        let slot = self.slot.ok_or(DropReason::WireClosed)?;
+        let slot = self.wire.standing.slot.ok_or(DropReason::WireClosed)?;
         let decision = self.policy.classifier().judge(slot, direction, query);
         self.report.decision = Some(decision);
         self.report.judged = Some(direction);

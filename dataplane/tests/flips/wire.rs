@@ -14,7 +14,7 @@ use dataplane::rules::{Policy, RuleSet, WireRules};
 use dataplane::stats::WireStats;
 use dataplane::time::Time;
 use dataplane::verdict::DropReason;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
 
 use crate::support::{INSIDE, POD, POD6, WIRE, address};
@@ -112,6 +112,7 @@ impl Wire {
             outside: pair.outside,
             endpoint: Some(Endpoint { mac: Some(INSIDE), addresses: vec![address(POD), address(POD6)] }),
             permissions: Permissions::POD,
+            tracking: Tracking::Stateful,
             pool: None,
             stats: stats.clone(),
         };

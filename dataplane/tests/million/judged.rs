@@ -17,7 +17,7 @@ use dataplane::stats::WireStats;
 use dataplane::testing::{Generator, endpoint};
 use dataplane::time::Time;
 use dataplane::verdict::{DropReason, Verdict};
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{AskQueues, Worker, WorkerConfig};
 
 use crate::policies::Random;
@@ -133,6 +133,7 @@ impl Bench {
             outside: Box::new(outside),
             endpoint: Some(endpoint),
             permissions: Permissions::POD,
+            tracking: Tracking::Stateful,
             pool: None,
             stats: stats.clone(),
         };

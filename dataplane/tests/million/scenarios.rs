@@ -12,7 +12,7 @@ use dataplane::port::{Capabilities, MemoryPort, SentFrame};
 use dataplane::rules::{Action, Policy, WireId};
 use dataplane::stats::WireStats;
 use dataplane::verdict::DropReason;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{ASK_TIMEOUT, Answer, Finding};
 
 use crate::Drops;
@@ -215,8 +215,9 @@ fn narrow() -> Arc<WireStats> {
 fn attach(wire: &mut Harness, inside: Box<dyn dataplane::port::Port>, outside: Box<dyn dataplane::port::Port>) {
     assert!(wire.worker.detach(WIRE));
     wire.stats = Arc::new(WireStats::default());
-    let (endpoint, permissions) = (None, Permissions::GATEWAY);
-    let setup = WireSetup { id: WIRE, inside, outside, endpoint, permissions, pool: None, stats: wire.stats.clone() };
+    let (endpoint, permissions, tracking) = (None, Permissions::GATEWAY, Tracking::Stateful);
+    let stats = wire.stats.clone();
+    let setup = WireSetup { id: WIRE, inside, outside, endpoint, permissions, tracking, pool: None, stats };
     wire.worker.attach(setup).expect("the ports fit together");
 }
 

@@ -21,7 +21,7 @@ use dataplane::stats::WireStats;
 use dataplane::testing::FrameBuilder;
 use dataplane::time::Time;
 use dataplane::verdict::DropReason;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{AskQueues, Worker, WorkerConfig};
 
 /// The endpoint's MAC address.
@@ -93,6 +93,16 @@ impl Harness {
 
     /// A wire with these flows; no policy knows it yet.
     pub(crate) fn new(endpoint: Option<Endpoint>, config: FlowConfig, flows: usize) -> Harness {
+        Harness::with_tracking(endpoint, config, flows, Tracking::Stateful)
+    }
+
+    /// The same with or without tracking.
+    pub(crate) fn with_tracking(
+        endpoint: Option<Endpoint>,
+        config: FlowConfig,
+        flows: usize,
+        tracking: Tracking,
+    ) -> Harness {
         let publisher = Publisher::new();
         let (events, trace, ask) = (Outbox::new(4096), Outbox::new(4096), AskQueues::default());
         let mut worker = Worker::new(WorkerConfig {
@@ -114,6 +124,7 @@ impl Harness {
                 inside: Box::new(inside_port),
                 outside: Box::new(outside_port),
                 permissions: if endpoint.is_some() { Permissions::POD } else { Permissions::GATEWAY },
+                tracking,
                 endpoint,
                 pool: None,
                 stats: stats.clone(),

@@ -20,7 +20,7 @@ use dataplane::rules::{
 use dataplane::stats::WireStats;
 use dataplane::testing::{FrameBuilder, PAIRS, endpoint};
 use dataplane::time::Time;
-use dataplane::wire::WireSetup;
+use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{Answer, AskQueues, Finding, Worker, WorkerConfig};
 
 const WIRE: WireId = WireId(1);
@@ -109,6 +109,7 @@ impl Play {
             outside: Box::new(outside),
             endpoint: Some(endpoint()),
             permissions: Permissions::POD,
+            tracking: Tracking::Stateful,
             pool: None,
             stats: stats.clone(),
         };

@@ -30,6 +30,7 @@ pub(super) struct Wire {
     pub(super) mac: Option<String>,
     pub(super) endpoint: Option<Endpoint>,
     pub(super) traffic: Option<Traffic>,
+    pub(super) tracking: Option<bool>,
     pub(super) inside: Port,
     pub(super) outside: Port,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use dataplane::address::MacAddress;
 use dataplane::port::PortKind;
+use dataplane::wire::Tracking;
 
 mod file;
 #[cfg(test)]
@@ -98,6 +99,8 @@ pub struct WireConfig {
     pub name: String,
     /// Who is inside.
     pub occupant: Occupant,
+    /// Whether frames are judged by their connection, or each by itself. A pod's always by their connection.
+    pub tracking: Tracking,
     /// The port towards the inside.
     pub inside: PortConfig,
     /// The port towards everything else.
@@ -290,7 +293,15 @@ impl Checker<'_> {
             return Err(self.error(field, reason));
         }
         let occupant = self.occupant(field, wire.pod, wire.mac, wire.endpoint, wire.traffic)?;
-        Ok(WireConfig { name: wire.name, occupant, inside, outside })
+        let tracking = match (wire.tracking, occupant.pod()) {
+            (Some(false), Some(_)) => {
+                let reason = "NetworkPolicy lets replies pass, which needs tracking; leave tracking away";
+                return Err(self.error(format!("{field}.tracking"), reason));
+            }
+            (Some(false), None) => Tracking::Off,
+            _ => Tracking::Stateful,
+        };
+        Ok(WireConfig { name: wire.name, occupant, tracking, inside, outside })
     }
 
     fn occupant(

@@ -58,6 +58,7 @@ fn what_is_left_away_has_a_default() {
     let wire = WireConfig {
         name: "web".to_owned(),
         occupant: Occupant::Pod { name: "default/web".to_owned(), mac: None },
+        tracking: Tracking::Stateful,
         inside: port("in"),
         outside: port("out"),
     };
@@ -73,8 +74,8 @@ fn everything_can_be_said() {
         - {name: a, pod: x/y, mac: '02:00:00:00:00:01', inside: {kind: af_xdp, interface: eth1, queue: 2}, \
            outside: {kind: tap, interface: tap0, namespace: blue}}\n\
         - {name: b, endpoint: {addresses: [10.0.0.1, 'fd00::1'], mac: '02:00:00:00:00:02'}, traffic: deny, \
-           inside: {kind: tun, interface: tun0}, outside: {kind: tun, interface: tun1}}\n\
-        - {name: c, traffic: allow, inside: {kind: af_packet, interface: eth1, namespace: red}, \
+           tracking: true, inside: {kind: tun, interface: tun0}, outside: {kind: tun, interface: tun1}}\n\
+        - {name: c, traffic: allow, tracking: false, inside: {kind: af_packet, interface: eth1, namespace: red}, \
            outside: {kind: af_packet, interface: eth2, namespace: /run/netns/red}}\n";
     let config = parse(text).unwrap();
     assert_eq!(config.workers, [Some(1), Some(3), None]);
@@ -89,6 +90,8 @@ fn everything_can_be_said() {
     let addresses = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     assert_eq!(config.wires[1].occupant, Occupant::Endpoint { addresses, mac, traffic: Traffic::Deny });
     assert_eq!(config.wires[2].occupant, Occupant::Subnet { traffic: Traffic::Allow });
+    let tracking: Vec<_> = config.wires.iter().map(|wire| wire.tracking).collect();
+    assert_eq!(tracking, [Tracking::Stateful, Tracking::Stateful, Tracking::Off]);
     let off = parse(&with_wire(&pod_wire(), "metrics: {address: 'off'}\nworkers: 3")).unwrap();
     assert_eq!((off.metrics, off.workers.len()), (None, 3));
 }
@@ -104,7 +107,7 @@ fn what_serde_refuses_names_file_line_field_and_reason() {
         (
             with_wire("{name: a, insid: 3}", ""),
             "{file}:3: wires[0].insid: unknown field `insid`, expected one of name, pod, mac, endpoint, traffic, \
-             inside, outside",
+             tracking, inside, outside",
         ),
         (
             with_wire("{name: a, inside: {kind: af_paket, interface: x}}", ""),
@@ -153,6 +156,7 @@ fn what_makes_no_sense_names_its_field_and_the_remedy() {
         ),
         (with_wire(&wire("pod: web"), ""), "wires[0].pod", "write NAMESPACE/NAME"),
         (with_wire(&wire("pod: a/b, traffic: deny"), ""), "wires[0].traffic", "leave traffic away"),
+        (with_wire(&wire("pod: a/b, tracking: false"), ""), "wires[0].tracking", "leave tracking away"),
         (with_wire(&wire("pod: a/b, mac: zz"), ""), "wires[0].mac", "not a MAC address"),
         (
             with_wire(&wire("pod: a/b, mac: 'ff:ff:ff:ff:ff:ff'"), ""),

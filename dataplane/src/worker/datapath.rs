@@ -1,0 +1,190 @@
+//! All of a worker that a frame passes through, in one piece: its policy and its burst are borrowed meanwhile.
+
+use std::io;
+
+use super::act::Judged;
+use super::ahead::{Ahead, Read, read_ahead};
+use super::journey::{Fate, Journey, Report, Resumed};
+use super::parking::{Answer, Parking};
+use crate::event::{Event, Outbox, Trace};
+use crate::flow::{Crossing, FlowTable};
+use crate::fragment::{DatagramRef, FragmentTable, Held};
+use crate::frame::{Burst, Frame};
+use crate::packet::Direction;
+use crate::port::Pool;
+use crate::publish::{PolicyReader, Snapshot};
+use crate::rules::WireId;
+use crate::time::Time;
+use crate::verdict::DropReason;
+use crate::wire::Wire;
+
+/// The wires and what they share.
+pub(super) struct Datapath {
+    pub(super) wires: Vec<Option<Wire>>,
+    pub(super) pools: Vec<Option<Pool>>,
+    pub(super) flows: FlowTable,
+    pub(super) fragments: FragmentTable,
+    pub(super) parking: Parking,
+    pub(super) events: Outbox<Event>,
+    pub(super) trace: Option<Outbox<Trace>>,
+}
+
+/// Whose turn it is: a direction of a wire, with the policy and the time that its frames are judged by.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) at: usize,
+    pub(super) direction: Direction,
+    pub(super) policy: &'a Snapshot,
+    pub(super) now: Time,
+}
+
+impl Datapath {
+    pub(super) fn place_of(&self, id: WireId) -> Option<usize> {
+        self.wires.iter().position(|wire| wire.as_ref().is_some_and(|wire| wire.id == id))
+    }
+
+    /// Takes a burst from a port. Nothing comes from a place without a wire.
+    ///
+    /// # Errors
+    /// When the port is lost just now.
+    pub(super) fn receive(
+        &mut self,
+        at: usize,
+        direction: Direction,
+        burst: &mut Burst,
+        now: Time,
+    ) -> io::Result<()> {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return Ok(()) };
+        let Some(pool) = &mut self.pools[wire.pool] else { return Ok(()) };
+        let received = wire.receive(direction, pool, burst, now);
+        if let Err(error) = &received {
+            let errno = error.raw_os_error().unwrap_or(0);
+            self.events.post(Event::PortLost { wire: wire.id, side: direction, errno });
+        }
+        wire.stats.direction(direction).received.add(burst.len() as u64);
+        received
+    }
+
+    /// All frames of a burst, in order, as if they had come one by one.
+    pub(super) fn judge_burst(&mut self, turn: &Turn<'_>, burst: &mut Burst, ahead: &mut Ahead) {
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
+        wire.stand_in(turn.policy);
+        let (id, medium) = (wire.id, wire.medium);
+        while !burst.is_empty() {
+            read_ahead(burst, medium, id, turn.direction, &self.flows, ahead);
+            for (frame, read) in burst.drain(..ahead.len()).zip(&*ahead) {
+                self.judge(turn, frame, read, None);
+            }
+        }
+    }
+
+    /// One frame, read already, to `act`, and the fragments that waited for it.
+    #[inline]
+    fn judge(&mut self, turn: &Turn<'_>, frame: Frame, read: &Read, resumed: Option<Resumed>) {
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
+        let (direction, length) = (turn.direction, frame.length() as u32);
+        let crossing = Crossing { wire: wire.id, direction, length, now: turn.now };
+        let mut journey = Journey {
+            wire,
+            crossing,
+            policy: turn.policy,
+            read,
+            flows: &mut self.flows,
+            fragments: &mut self.fragments,
+            resumed,
+            judged_as: None,
+            report: Report::default(),
+        };
+        let fate = journey.fate(&frame);
+        let judged = Judged { crossing, fate, report: journey.report, generation: turn.policy.generation().0 };
+        self.act(turn.at, frame, &judged);
+        if let Some(datagram) = judged.report.first_of {
+            self.release_held(turn, datagram);
+        }
+    }
+
+    /// Fragments that waited for the first one follow it.
+    fn release_held(&mut self, turn: &Turn<'_>, datagram: DatagramRef) {
+        while let Some((held, tuple)) = self.fragments.next_held(datagram) {
+            let turn = Turn { direction: held.direction, ..*turn };
+            self.judge_waiting(&turn, held.frame, Resumed { tuple, finding: None });
+        }
+    }
+
+    /// A frame that has waited goes on from where it was.
+    #[cold]
+    fn judge_waiting(&mut self, turn: &Turn<'_>, frame: Frame, resumed: Resumed) {
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
+        wire.stand_in(turn.policy);
+        let read = Read::new(&frame, wire.medium, wire.id, turn.direction, &self.flows);
+        self.judge(turn, frame, &read, Some(resumed));
+    }
+
+    /// Frames whose question has been answered go on.
+    pub(super) fn resume(&mut self, policy: &mut PolicyReader, now: Time) -> usize {
+        let mut frames = 0;
+        while let Some(Answer { ticket, finding }) = self.parking.queues().take_answer() {
+            while let Some(parked) = self.parking.answered(ticket) {
+                frames += 1;
+                match self.place_of(parked.wire) {
+                    Some(at) => {
+                        let turn = Turn { at, direction: parked.direction, policy: policy.load(), now };
+                        let resumed = Resumed { tuple: parked.tuple, finding: Some(finding) };
+                        self.judge_waiting(&turn, parked.frame, resumed);
+                        self.flush(at, now);
+                    }
+                    None => drop(parked),
+                }
+            }
+        }
+        frames
+    }
+
+    /// Parked frames and held fragments whose time is up are dropped.
+    pub(super) fn time_out(&mut self, policy: &mut PolicyReader, now: Time) -> usize {
+        let mut frames = 0;
+        while let Some(parked) = self.parking.timed_out(now) {
+            frames += 1;
+            let report = Report { stands_for: Some(parked.tuple), ..Report::default() };
+            let crossing = Crossing { wire: parked.wire, direction: parked.direction, length: 0, now };
+            self.drop_waiting(policy, crossing, parked.frame, DropReason::AskTimeout, report);
+        }
+        while let Some((held, reason)) = self.fragments.next_discarded(now) {
+            frames += 1;
+            let Held { frame, packet, wire, direction } = held;
+            let report = Report { packet: Some(&packet), ..Report::default() };
+            self.drop_waiting(policy, Crossing { wire, direction, length: 0, now }, frame, reason, report);
+        }
+        frames
+    }
+
+    /// `crossing` without its length.
+    fn drop_waiting(
+        &mut self,
+        policy: &mut PolicyReader,
+        crossing: Crossing,
+        frame: Frame,
+        reason: DropReason,
+        report: Report<'_>,
+    ) {
+        if let Some(at) = self.place_of(crossing.wire) {
+            let generation = policy.load().generation().0;
+            let crossing = Crossing { length: frame.length() as u32, ..crossing };
+            self.act(at, frame, &Judged { crossing, fate: Fate::Drop(reason), report, generation });
+        }
+    }
+
+    /// Makes the number of a wire's flows visible to everybody.
+    pub(super) fn count_flows_of(&self, at: usize) {
+        if let Some(Some(wire)) = self.wires.get(at) {
+            wire.stats.flows.set(self.flows.wire_flows(wire.id).into());
+        }
+    }
+
+    /// The same for all wires.
+    pub(super) fn count_flows(&self) {
+        for at in 0..self.wires.len() {
+            self.count_flows_of(at);
+        }
+    }
+}
