@@ -131,7 +131,9 @@ fn compare(seed: u64, tracking: Tracking) {
 fn seed() -> u64 {
     match std::env::var("PENSTOCK_SEED") {
         Ok(seed) => seed.parse().expect("PENSTOCK_SEED is a number"),
-        Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64,
+        Err(_) => {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+        }
     }
 }
 

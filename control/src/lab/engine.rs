@@ -43,8 +43,7 @@ impl Engine {
             mac: Some(place.mac),
             addresses: place.addresses.iter().map(|&address| address.into()).collect(),
         };
-        let spec =
-            WireSpec {
+        let spec = WireSpec {
             name: key.into(),
             inside,
             outside,

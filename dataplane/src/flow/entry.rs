@@ -199,6 +199,11 @@ impl FlowEntry {
         Judged { direction, tuple, epoch: Epoch(self.epoch) }
     }
 
+    #[inline]
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
+    }
+
     pub(super) fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch.0;
     }

@@ -9,7 +9,7 @@ use super::{
     sctp, tcp,
 };
 use crate::address::Address;
-use crate::packet::{Packet, Protocol, Transport, Tuple};
+use crate::packet::{Direction, Packet, Protocol, Transport, Tuple};
 use crate::rules::{Epoch, WireId};
 use crate::time::Time;
 use crate::verdict::DropReason;
@@ -252,6 +252,13 @@ impl FlowTable {
     /// What a flow was judged as, and when.
     pub fn judged(&self, flow: FlowRef) -> Judged {
         self.entry(flow).judged()
+    }
+
+    /// In which direction a flow was judged, and the age of the policy that allowed it: what every frame is asked.
+    #[inline]
+    pub fn judged_in(&self, flow: FlowRef) -> (Direction, Epoch) {
+        let entry = self.entry(flow);
+        (entry.direction(), entry.epoch())
     }
 
     /// A flow's state.

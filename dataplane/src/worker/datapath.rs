@@ -47,13 +47,7 @@ impl Datapath {
     ///
     /// # Errors
     /// When the port is lost just now.
-    pub(super) fn receive(
-        &mut self,
-        at: usize,
-        direction: Direction,
-        burst: &mut Burst,
-        now: Time,
-    ) -> io::Result<()> {
+    pub(super) fn receive(&mut self, at: usize, direction: Direction, burst: &mut Burst, now: Time) -> io::Result<()> {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return Ok(()) };
         let Some(pool) = &mut self.pools[wire.pool] else { return Ok(()) };
         let received = wire.receive(direction, pool, burst, now);
