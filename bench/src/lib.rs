@@ -3,6 +3,8 @@
 
 pub mod bare;
 pub mod classbench;
+pub mod environment;
 pub mod pktgen;
+pub mod plot;
 pub mod random;
 pub mod rulesets;
