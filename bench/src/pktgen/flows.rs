@@ -1,6 +1,81 @@
-//! Drawing flows by Zipf's law.
+//! Choosing flows: the order in which frames are of them.
 
+use super::plan::Plan;
+use super::spec::{Order, Spec};
 use crate::random::Random;
+
+/// Draws of a random order that are repeated (`DRAWS` in the XDP program).
+pub(super) const DRAWS: u32 = 1 << 20;
+
+/// What a random order starts from, in both generators.
+pub(super) fn first_random(seed: u64) -> u64 {
+    Random::new(seed).next_u64() | 1
+}
+
+/// The draws of Zipf's law, for both generators.
+pub(super) fn draws(flows: u32, exponent: f64, seed: u64) -> impl Iterator<Item = u32> {
+    let zipf = Zipf::new(flows, exponent);
+    let mut random = Random::new(seed);
+    (0..DRAWS).map(move |_| zipf.draw(&mut random))
+}
+
+/// Chooses flows as the XDP program does.
+#[derive(Debug)]
+pub(super) struct Picker {
+    order: Order,
+    flows: u64,
+    space: u64,
+    first: u64,
+    new_per_second: u64,
+    cursor: u64,
+    random: u64,
+    draws: Vec<u32>,
+}
+
+impl Picker {
+    pub(super) fn new(spec: &Spec, plan: &Plan) -> Self {
+        let flows = &spec.flows;
+        let draws = match flows.order {
+            Order::Zipf { exponent } => draws(flows.active, exponent, flows.seed).collect(),
+            _ => Vec::new(),
+        };
+        Picker {
+            order: flows.order,
+            flows: flows.active.into(),
+            space: plan.space,
+            first: plan.first,
+            new_per_second: flows.new_per_second.unwrap_or(0).into(),
+            cursor: 0,
+            random: first_random(flows.seed),
+            draws,
+        }
+    }
+
+    /// The next frame's flow, so many nanoseconds after the start.
+    pub(super) fn next(&mut self, elapsed: u64) -> u64 {
+        let picked = match self.order {
+            Order::Sequential => {
+                let picked = self.cursor;
+                self.cursor = if picked + 1 == self.flows { 0 } else { picked + 1 };
+                picked
+            }
+            Order::Uniform => {
+                self.random ^= self.random << 13; // xorshift64 (Marsaglia 2003)
+                self.random ^= self.random >> 7;
+                self.random ^= self.random << 17;
+                ((self.random >> 32) * self.flows) >> 32
+            }
+            Order::Zipf { .. } => {
+                let drawn = self.draws[(self.cursor % u64::from(DRAWS)) as usize];
+                self.cursor += 1;
+                drawn.into()
+            }
+        };
+        let moved = elapsed.saturating_mul(self.new_per_second) / 1_000_000_000;
+        let flow = (self.first + moved) % self.space + picked;
+        if flow >= self.space { flow - self.space } else { flow }
+    }
+}
 
 /// A sampler of ranks from 0 by Zipf's law, by rejection-inversion: constant time and memory for any number of ranks (Hörmann,
 /// Derflinger: "Rejection-inversion to generate variates from monotone discrete distributions", 1996).

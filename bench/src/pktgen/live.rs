@@ -11,20 +11,18 @@ use aya::maps::{Array, MapData};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
+use dataplane::address::MacAddress;
 
 use super::device::{self, Device, Transmitted};
 use super::error::{Error, os_error};
-use super::flows::Zipf;
+use super::flows::{DRAWS, draws, first_random};
 use super::frame::HEADER;
 use super::plan::{PairEntry, Plan};
-use super::report::Report;
-use super::spec::{Order, Spec};
-use crate::random::Random;
+use super::report::{Progress, Report};
+use super::spec::{Order, PortChoice, Spec};
+use super::station::{Responder, Station};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o"));
-
-/// Draws of a random order that are repeated (`DRAWS` in the program).
-const DRAWS: u32 = 1 << 20;
 
 /// The most frames that the device gets at once; also what the kernel makes before it looks whether it should rest.
 const MAX_BATCH: u32 = 64;
@@ -91,13 +89,26 @@ struct Plain<T>(T);
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
 /// Runs the generator on the calling thread until its limit or until it is stopped.
-pub(super) fn run(spec: &Spec, plan: &Plan, stop: &AtomicBool) -> Result<Report, Error> {
+pub(super) fn run(
+    spec: &Spec,
+    plan: &Plan,
+    answer: bool,
+    stop: &AtomicBool,
+    progress: &Progress,
+) -> Result<Report, Error> {
     let device = Device::find(&spec.interface)?;
-    let mut generator = Generator::load(spec, plan, &device)?;
+    let mac = match spec.destination_mac {
+        Some(mac) => mac,
+        None => Station::open(PortChoice::AfPacket, &spec.interface, plan.sources())?
+            .resolve(spec.gateway.unwrap_or(plan.destination), plan.source)?,
+    };
+    // Opened here, in the interface's namespace.
+    let _responder = answer.then(|| Responder::start(None, &spec.interface, plan.sources())).transpose()?;
+    let mut generator = Generator::load(spec, plan, &device, mac)?;
     let (user, system) = device::thread_times();
     let dropped = Transmitted::read(&spec.interface).dropped;
     generator.start()?;
-    while !stop.load(Ordering::Relaxed) && generator.step()? {}
+    while !stop.load(Ordering::Relaxed) && generator.step(progress)? {}
     let state = generator.state()?;
     let elapsed = device::now() - state.start;
     let (user_after, system_after) = device::thread_times();
@@ -128,7 +139,7 @@ struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    fn load(spec: &'a Spec, plan: &'a Plan, device: &Device) -> Result<Self, Error> {
+    fn load(spec: &'a Spec, plan: &'a Plan, device: &Device, mac: MacAddress) -> Result<Self, Error> {
         let fail = |action: &'static str| move |error: Error| with_action(error, action);
         let interval = plan.interval;
         let batch =
@@ -155,10 +166,9 @@ impl<'a> Generator<'a> {
             end: None,
         };
         generator.fill(plan)?;
-        let mac = spec.destination_mac.unwrap_or_default();
         let state = State {
             header: words(plan.header(mac, spec.source_mac.unwrap_or(device.mac))),
-            random: Random::new(spec.flows.seed).next_u64() | 1,
+            random: first_random(spec.flows.seed),
             first: plan.first,
             base: plan.first,
             ..State::zeroed()
@@ -182,11 +192,9 @@ impl<'a> Generator<'a> {
             pairs.set(i, Plain(*pair), 0).map_err(|error| system(spec, &error))?;
         }
         if let Order::Zipf { exponent } = spec.flows.order {
-            let zipf = Zipf::new(spec.flows.active, exponent);
-            let mut random = Random::new(spec.flows.seed);
-            let mut draws: Array<&mut MapData, u32> = self.array("draws")?;
-            for i in 0..DRAWS {
-                draws.set(i, zipf.draw(&mut random), 0).map_err(|error| system(spec, &error))?;
+            let mut table: Array<&mut MapData, u32> = self.array("draws")?;
+            for (i, flow) in (0..).zip(draws(spec.flows.active, exponent, spec.flows.seed)) {
+                table.set(i, flow, 0).map_err(|error| system(spec, &error))?;
             }
         }
         Ok(())
@@ -236,7 +244,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Makes some frames. Answers whether to go on.
-    fn step(&mut self) -> Result<bool, Error> {
+    fn step(&mut self, progress: &Progress) -> Result<bool, Error> {
         let before = device::now();
         let mut count = self.next_count(before);
         if let Some(interval) = self.interval {
@@ -271,7 +279,9 @@ impl<'a> Generator<'a> {
             Err(error) if os_error(&error).raw_os_error() == Some(libc::EINTR) => {}
             Err(error) => return Err(with_action(system(self.spec, &error), "running the generator's program")),
         }
-        let sent = self.state()?.sent;
+        let state = self.state()?;
+        let sent = state.sent;
+        progress.set(sent, state.bytes);
         let took = (device::now() - before).max(1);
         self.speed = ((sent - self.sent) as f64 / took as f64).clamp(1e-6, 1.0);
         self.sent = sent;

@@ -15,18 +15,30 @@ mod device;
 mod error;
 mod flows;
 pub mod frame;
+mod latency;
 mod live;
+mod neighbour;
 mod plan;
+mod receive;
 mod report;
+mod search;
 mod sink;
+mod socket;
 mod spec;
+mod station;
+mod tally;
+mod trial;
 
 use std::sync::atomic::AtomicBool;
 
 pub use error::Error;
-pub use report::{Report, Scaled, SinkCounters};
+pub use latency::{Latency, LatencySummary};
+pub use receive::{ReceiveChoice, ReceiveSpec, Received, Receiver};
+pub use report::{Progress, Report, Scaled, SinkCounters};
+pub use search::{SearchSpec, Step, Throughput, search};
 pub use sink::{Sink, SinkSpec};
 pub use spec::{Flows, FrameShape, Limit, Order, Pair, Pairs, PortChoice, Rate, Spec, Transport};
+pub use trial::{Outcome, TrialSpec, trial};
 
 /// Sends what the spec says until its limit or until `stop` is set (looked at every few milliseconds), on a thread of its own in
 /// the interface's namespace, pinned to the spec's CPU. Returns when it has ended.
@@ -34,14 +46,23 @@ pub use spec::{Flows, FrameShape, Limit, Order, Pair, Pairs, PortChoice, Rate, S
 /// # Errors
 /// A spec that makes no sense, a port that can't be opened, a next hop that does not answer.
 pub fn generate(spec: &Spec, stop: &AtomicBool) -> Result<Report, Error> {
+    generate_with(spec, false, stop, &Progress::default())
+}
+
+/// As [`generate`], and tells how far it is. With `answer` it answers ARP and neighbour discovery for the flows' source addresses,
+/// for a device under test that has to find them; do not use that on a network where others have those addresses.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_with(spec: &Spec, answer: bool, stop: &AtomicBool, progress: &Progress) -> Result<Report, Error> {
     let plan = plan::Plan::new(spec)?;
     device::within(spec.namespace.as_deref(), &spec.interface, || {
         if let Some(cpu) = spec.cpu {
             device::pin(cpu)?;
         }
         match spec.port {
-            PortChoice::LiveFrames => live::run(spec, &plan, stop),
-            PortChoice::AfXdp | PortChoice::AfPacket => Err(Error::input("not yet")),
+            PortChoice::LiveFrames => live::run(spec, &plan, answer, stop, progress),
+            PortChoice::AfXdp | PortChoice::AfPacket => socket::run(spec, &plan, answer, stop, progress),
         }
     })
 }

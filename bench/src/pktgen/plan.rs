@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use bytemuck::{Pod, Zeroable};
-use dataplane::address::MacAddress;
+use dataplane::address::{Address, MacAddress};
+use dataplane::rules::AddressSet;
 
 use super::error::Error;
 use super::frame::{HEADER, Layout, sum};
@@ -113,6 +114,15 @@ impl Plan {
             destination,
             source,
         })
+    }
+
+    /// The addresses that frames come from.
+    pub(super) fn sources(&self) -> AddressSet {
+        let address = |pair: &PairEntry| match (self.layout.is_v6, pair.source.first_chunk()) {
+            (false, Some(bytes)) => Address::v4(*bytes),
+            _ => Address::v6(pair.source),
+        };
+        self.pairs.iter().map(address).collect()
     }
 
     /// The constant part of the headers, for these stations.
