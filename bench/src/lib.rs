@@ -6,5 +6,6 @@ pub mod classbench;
 pub mod environment;
 pub mod pktgen;
 pub mod plot;
+pub mod dpdk;
 pub mod random;
 pub mod rulesets;
