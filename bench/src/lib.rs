@@ -3,9 +3,10 @@
 
 pub mod bare;
 pub mod classbench;
+pub mod compare;
+pub mod dpdk;
 pub mod environment;
 pub mod pktgen;
 pub mod plot;
-pub mod dpdk;
 pub mod random;
 pub mod rulesets;

@@ -13,6 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
 use dataplane::address::MacAddress;
 
+use super::anchor::Anchor;
 use super::device::{self, Device, Transmitted};
 use super::error::{Error, os_error};
 use super::flows::{DRAWS, draws, first_random};
@@ -127,6 +128,8 @@ pub(super) fn run(
 struct Generator<'a> {
     spec: &'a Spec,
     program: Ebpf,
+    /// Dropped after the program.
+    _anchor: Option<Anchor>,
     batch: u32,
     interval: Option<f64>,
     /// What the kernel is given to start from: as long as the largest frame.
@@ -157,6 +160,7 @@ impl<'a> Generator<'a> {
         let mut generator = Generator {
             spec,
             program,
+            _anchor: None,
             batch,
             interval,
             template: vec![0; plan.sizes.iter().copied().max().unwrap_or(60).into()],
@@ -181,6 +185,7 @@ impl<'a> Generator<'a> {
             .try_into()
             .map_err(|error: aya::programs::ProgramError| system(spec, &error))?;
         xdp.load().map_err(|error| system(spec, &error)).map_err(fail("loading the generator's program"))?;
+        generator._anchor = Anchor::attach(xdp);
         Ok(generator)
     }
 

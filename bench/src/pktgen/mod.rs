@@ -11,6 +11,7 @@
 //!
 //! Both generators write the same bytes for the same flow and sequence number; a test holds them equal.
 
+mod anchor;
 mod device;
 mod error;
 mod flows;

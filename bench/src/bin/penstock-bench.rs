@@ -1,0 +1,129 @@
+//! The `penstock-bench` command: Penstock and its peers side by side.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use penstock_bench::bare;
+use penstock_bench::compare::contender::Loaded;
+use penstock_bench::compare::contender::kernel::Limits;
+use penstock_bench::compare::contender::userspace::Answer;
+use penstock_bench::compare::run::{Effort, Results};
+use penstock_bench::compare::{experiment, process, topology, worker};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures Penstock beside what one would use instead.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build network namespaces, run every contender in turns, and write a report (root).
+    Compare(Compare),
+    /// A process in which Penstock is measured.
+    #[command(hide = true)]
+    Worker { order: String },
+    /// A process in which a bare loop is measured.
+    #[command(hide = true)]
+    Bare {
+        kind: bare::Kind,
+        inside_namespace: String,
+        inside: String,
+        outside_namespace: String,
+        outside: String,
+        cpu: usize,
+    },
+}
+
+#[derive(clap::Args)]
+struct Compare {
+    /// A part that ends within five minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only experiments whose name starts like this; repeatable.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Turns of each contender.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds that a turn counts.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Say the names of the experiments and end.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Compare(options) => compare(&options),
+        Command::Worker { order } => worker::main(&order),
+        Command::Bare { kind, inside_namespace, inside, outside_namespace, outside, cpu } => {
+            let (inside, outside) =
+                (bare::End::new(inside_namespace, inside), bare::End::new(outside_namespace, outside));
+            bare_loop(kind, &inside, &outside, cpu)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock-bench: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn compare(options: &Compare) -> Result<()> {
+    let is_wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|start| name.starts_with(start));
+    let experiments: Vec<_> =
+        experiment::all(options.quick).into_iter().filter(|experiment| is_wanted(&experiment.name)).collect();
+    if options.list {
+        for experiment in experiments {
+            println!("{:<20} {} ({} contenders)", experiment.name, experiment.work.text(), experiment.settings.len());
+        }
+        return Ok(());
+    }
+    process::stop_in_order();
+    topology::remove_leftovers();
+    let _limits = Limits::keep();
+    let effort = Effort {
+        rounds: options.rounds.unwrap_or(5),
+        seconds: options.seconds.unwrap_or(if options.quick { 0.4 } else { 1.0 }),
+    };
+    let mut results = Results::default();
+    for experiment in &experiments {
+        results.run(experiment, effort)?;
+    }
+    Ok(())
+}
+
+/// Runs until stdin ends.
+fn bare_loop(kind: bare::Kind, inside: &bare::End, outside: &bare::End, cpu: usize) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        scope.spawn(move || {
+            let mut line = String::new();
+            // Whatever ends the reading ends the loop.
+            while std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {}
+            stop.store(true, Ordering::Relaxed);
+        });
+        let ready = || {
+            // Nobody listens any more: stdin has ended as well, then.
+            let _gone = worker::say(&Answer::Ready(Loaded::default()));
+        };
+        let result = bare::run(kind, inside, outside, Some(cpu), stop, ready).context("the bare loop");
+        if let Err(error) = &result {
+            let _gone = worker::say(&Answer::Failed(format!("{error:#}")));
+            std::process::exit(3);
+        }
+        result.map(drop)
+    })
+}
