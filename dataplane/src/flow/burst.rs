@@ -18,13 +18,13 @@ impl FlowTable {
     /// Asks for the line of the index where the search for this hash begins.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
-        self.index.prefetch(hash.0 as u32);
+        self.index.prefetch(hash.0);
     }
 
     /// Reads the index, asked for before with [`FlowTable::prefetch_index`], and asks for the entry that it names.
     #[inline]
     pub fn prefetch_entry(&self, hash: FlowHash) {
-        self.index.find(hash.0 as u32, |number| {
+        self.index.find(hash.0, |number| {
             prefetch_slice(self.region().entries(), number as usize);
             true
         });

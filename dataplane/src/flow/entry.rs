@@ -1,83 +1,13 @@
-//! [`FlowEntry`]: what is kept of a flow.
+//! [`FlowEntry`] and [`FlowDetail`]: what is kept of a flow.
+
+use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{FlowKey, Judged, Origin};
-use crate::address::Address;
+use super::{FlowKey, FlowState, Origin};
 use crate::packet::{Direction, Protocol, Tuple};
-use crate::rules::{Epoch, WireId};
+use crate::rules::Epoch;
 use crate::time::Time;
-
-/// Declares [`FlowState`] with its names in one place.
-macro_rules! flow_states {
-    ($($(#[$doc:meta])* $state:ident = $number:literal, $name:literal;)*) => {
-        /// Where a flow is in its life. One number space for all protocols: it is kept in a region that outlives
-        /// the process.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum FlowState { $($(#[$doc])* $state = $number,)* }
-
-        impl FlowState {
-            /// All of them.
-            pub const ALL: &'static [FlowState] = &[$(FlowState::$state,)*];
-
-            /// The name in listings.
-            pub fn name(self) -> &'static str {
-                match self { $(FlowState::$state => $name,)* }
-            }
-
-            /// The state of this number; `None` for a number that no state has.
-            pub fn from_number(number: u8) -> Option<FlowState> {
-                match number { $($number => Some(FlowState::$state),)* _ => None }
-            }
-        }
-    };
-}
-
-flow_states! {
-    /// No flow.
-    Free = 0, "free";
-    /// TCP: the originator's SYN was seen.
-    SynSent = 1, "syn_sent";
-    /// TCP: both ends sent a SYN (simultaneous open).
-    SynSent2 = 2, "syn_sent2";
-    /// TCP: a SYN was acknowledged with a SYN.
-    SynReceived = 3, "syn_received";
-    /// TCP: the handshake is over.
-    Established = 4, "established";
-    /// TCP: one end sent FIN.
-    FinWait = 5, "fin_wait";
-    /// TCP: one end's FIN is acknowledged; the other may still send.
-    CloseWait = 6, "close_wait";
-    /// TCP: both ends sent FIN.
-    LastAck = 7, "last_ack";
-    /// TCP: both FINs are acknowledged.
-    TimeWait = 8, "time_wait";
-    /// TCP: a reset was believed.
-    Close = 9, "close";
-    /// SCTP: INIT was seen.
-    CookieWait = 10, "cookie_wait";
-    /// SCTP: COOKIE ECHO was seen.
-    CookieEchoed = 11, "cookie_echoed";
-    /// SCTP: the handshake is over.
-    Associated = 12, "associated";
-    /// SCTP: the originator sent SHUTDOWN.
-    ShutdownSent = 13, "shutdown_sent";
-    /// SCTP: the other end sent SHUTDOWN.
-    ShutdownReceived = 14, "shutdown_received";
-    /// SCTP: SHUTDOWN ACK was seen.
-    ShutdownAckSent = 15, "shutdown_ack_sent";
-    /// SCTP: ABORT or SHUTDOWN COMPLETE was seen.
-    Aborted = 16, "aborted";
-    /// UDP, ICMP echo, others: no answer yet.
-    Unreplied = 17, "unreplied";
-    /// UDP, ICMP echo, others: answered.
-    Replied = 18, "replied";
-    /// UDP, ICMP echo, others: the originator went on after an answer.
-    Stream = 19, "stream";
-    /// Policy took its permission back; kept so that it stays cut.
-    Cut = 20, "cut";
-}
 
 /// What one end of a TCP connection has sent, and how much more the other end lets it send (RFC 9293 section 3.3.1).
 /// An SCTP flow keeps its verification tag in `end`.
@@ -94,13 +24,16 @@ pub struct TcpWindow {
     pub max_offered: u16,
 }
 
-/// What is kept of a flow: plain old data, two cache lines, of which the first holds what every frame needs.
+/// What every frame of a flow needs: plain old data, one cache line. The rest is in its [`FlowDetail`], at the same number
+/// of another array.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct FlowEntry {
     key: FlowKey,
-    /// The destination port that it is judged as, with `JUDGED_AS` and the direction egress.
-    judged_port: u16,
+    /// Bytes a way, the low 16 bits; what is carried goes to the detail.
+    bytes_low: [u16; 2],
+    /// Frames a way, the low 24 bits, lowest byte first.
+    packets_low: [[u8; 3]; 2],
     /// The age of the policy that allowed it.
     epoch: u32,
     /// The second, since the clock's origin, from which the flow is gone.
@@ -109,20 +42,54 @@ pub struct FlowEntry {
     flags: u8,
     /// Window scales: the originator's in the low four bits; [`Self::NO_SCALE`] for none stated.
     scales: u8,
-    /// Retransmissions in a row (2 bits), who made them, whether `probe` counts.
+    /// Retransmissions in a row (2 bits), who made them, whether the detail's `probe` counts.
     marks: u8,
-    /// A number that the next answer has to show; see [`crate::flow`]'s TCP part.
-    probe: u32,
-    pub(super) windows: [TcpWindow; 2],
-    /// Frames a way, low 32 and high 16 bits.
-    packets_low: [u32; 2],
-    packets_high: [u16; 2],
-    bytes: [u64; 2],
-    /// The far end's address that it is judged as, with `JUDGED_AS`.
-    judged_address: Address,
 }
 
-const _: () = assert!(size_of::<FlowEntry>() == 128);
+const _: () = assert!(size_of::<FlowEntry>() == 64);
+
+/// What some frames of a flow need: those of TCP and SCTP always, others when a counter is carried.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowDetail {
+    pub(super) windows: [TcpWindow; 2],
+    /// A number that the next answer has to show; see [`crate::flow`]'s TCP part.
+    probe: u32,
+    /// What it is judged as, with `JUDGED_AS`: a number in the region's [`super::JudgedPeer`]s.
+    pub(super) judged: u32,
+    bytes_high: [u32; 2],
+    packets_high: [u16; 2],
+}
+
+const _: () = assert!(size_of::<FlowDetail>() == 44);
+
+/// Both parts of a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlowView<'a> {
+    pub(super) entry: &'a FlowEntry,
+    pub(super) detail: &'a FlowDetail,
+}
+
+/// Both parts of a flow, to be changed. What is in the entry is reached as if it were the flow.
+#[derive(Debug)]
+pub(super) struct FlowMut<'a> {
+    pub(super) entry: &'a mut FlowEntry,
+    pub(super) detail: &'a mut FlowDetail,
+}
+
+impl Deref for FlowMut<'_> {
+    type Target = FlowEntry;
+
+    fn deref(&self) -> &FlowEntry {
+        self.entry
+    }
+}
+
+impl DerefMut for FlowMut<'_> {
+    fn deref_mut(&mut self) -> &mut FlowEntry {
+        self.entry
+    }
+}
 
 /// The originator's frames cross in [`Direction::Ingress`].
 const INGRESS: u8 = 1;
@@ -132,7 +99,7 @@ const REPLIED: u8 = 1 << 1;
 const UNACKNOWLEDGED: u8 = 1 << 2;
 /// FIN was sent, by the originator; shifted by one by the other end.
 const FIN: u8 = 1 << 4;
-/// `judged_address` and `judged_port` count.
+/// The detail's `judged` counts.
 const JUDGED_AS: u8 = 1 << 6;
 /// Segments came in fragments, whose length the first one does not tell.
 const FRAGMENTED: u8 = 1 << 7;
@@ -185,18 +152,13 @@ impl FlowEntry {
         self.key.tuple(self.direction())
     }
 
-    /// What it was judged as.
-    pub fn judged(&self) -> Judged {
-        let (direction, mut tuple) = (self.direction(), self.tuple());
-        if self.flags & JUDGED_AS != 0 {
-            match direction {
-                Direction::Egress => {
-                    (tuple.destination, tuple.destination_port) = (self.judged_address, self.judged_port);
-                }
-                Direction::Ingress => tuple.source = self.judged_address,
-            }
-        }
-        Judged { direction, tuple, epoch: Epoch(self.epoch) }
+    /// Whether it is judged as if its far end were another.
+    pub(super) fn is_judged_as(&self) -> bool {
+        self.flags & JUDGED_AS != 0
+    }
+
+    pub(super) fn set_judged_as(&mut self, value: bool) {
+        self.flags = if value { self.flags | JUDGED_AS } else { self.flags & !JUDGED_AS };
     }
 
     #[inline]
@@ -206,11 +168,6 @@ impl FlowEntry {
 
     pub(super) fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch.0;
-    }
-
-    pub(super) fn judge_as(&mut self, peer: Address, port: u16) {
-        (self.judged_address, self.judged_port) = (peer, port);
-        self.flags |= JUDGED_AS;
     }
 
     /// Whether the flow has run out.
@@ -246,28 +203,6 @@ impl FlowEntry {
     /// Whether the other end was heard.
     pub fn replied(&self) -> bool {
         self.flags & REPLIED != 0
-    }
-
-    /// Counts a frame.
-    pub(super) fn count(&mut self, origin: Origin, length: u32) {
-        let at = origin as usize;
-        let (low, carried) = self.packets_low[at].overflowing_add(1);
-        self.packets_low[at] = low;
-        self.packets_high[at] = self.packets_high[at].wrapping_add(u16::from(carried));
-        self.bytes[at] = self.bytes[at].wrapping_add(u64::from(length));
-        if origin == Origin::Reply {
-            self.flags |= REPLIED;
-        }
-    }
-
-    /// Frames that went this way (modulo 2^48).
-    pub fn packets(&self, origin: Origin) -> u64 {
-        u64::from(self.packets_high[origin as usize]) << 32 | u64::from(self.packets_low[origin as usize])
-    }
-
-    /// Bytes that went this way.
-    pub fn bytes(&self, origin: Origin) -> u64 {
-        self.bytes[origin as usize]
     }
 
     /// Whether the bytes make a flow: false for what a crash or another program left.
@@ -349,63 +284,70 @@ impl FlowEntry {
     pub(super) fn is_retransmitting(&self) -> bool {
         self.marks & RETRANSMISSIONS == RETRANSMISSIONS
     }
+}
+
+impl FlowMut<'_> {
+    /// Counts a frame.
+    #[inline]
+    pub(super) fn count(&mut self, origin: Origin, length: u32) {
+        let at = origin as usize;
+        let packets = low_packets(self.entry.packets_low[at]) + 1;
+        let [low, middle, high, carried] = packets.to_le_bytes();
+        self.entry.packets_low[at] = [low, middle, high];
+        if carried != 0 {
+            self.detail.packets_high[at] = self.detail.packets_high[at].wrapping_add(1);
+        }
+        let bytes = u64::from(self.entry.bytes_low[at]) + u64::from(length);
+        self.entry.bytes_low[at] = bytes as u16;
+        if bytes > u64::from(u16::MAX) {
+            self.detail.bytes_high[at] = self.detail.bytes_high[at].wrapping_add((bytes >> 16) as u32);
+        }
+        if origin == Origin::Reply {
+            self.entry.flags |= REPLIED;
+        }
+    }
 
     /// The number that an answer has to show, if one is awaited.
     pub(super) fn probe(&self) -> Option<u32> {
-        (self.marks & PROBE != 0).then_some(self.probe)
+        (self.entry.marks & PROBE != 0).then_some(self.detail.probe)
     }
 
     pub(super) fn set_probe(&mut self, number: u32) {
-        self.probe = number;
-        self.marks |= PROBE;
+        self.detail.probe = number;
+        self.entry.marks |= PROBE;
     }
 }
 
-/// A flow as it is listed: a copy, of one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowInfo {
-    /// The wire.
-    pub wire: WireId,
-    /// The way of the originator's frames.
-    pub direction: Direction,
-    /// The originator's tuple.
-    pub tuple: Tuple,
-    /// What it was judged as, if that is another tuple.
-    pub judged_as: Option<Tuple>,
-    /// The age of the policy that allowed it.
-    pub epoch: Epoch,
-    /// Its state.
-    pub state: FlowState,
-    /// Seconds until it is gone, if nothing comes.
-    pub expires_in: u32,
-    /// Frames of the originator, and of the other end.
-    pub packets: [u64; 2],
-    /// Bytes of the originator, and of the other end.
-    pub bytes: [u64; 2],
+impl FlowView<'_> {
+    /// Frames that went this way (modulo 2^40).
+    pub(super) fn packets(&self, origin: Origin) -> u64 {
+        let at = origin as usize;
+        u64::from(self.detail.packets_high[at]) << 24 | u64::from(low_packets(self.entry.packets_low[at]))
+    }
+
+    /// Bytes that went this way (modulo 2^48).
+    pub(super) fn bytes(&self, origin: Origin) -> u64 {
+        let at = origin as usize;
+        u64::from(self.detail.bytes_high[at]) << 16 | u64::from(self.entry.bytes_low[at])
+    }
 }
 
-impl FlowInfo {
-    pub(super) fn new(entry: &FlowEntry, now: Time) -> Self {
-        let judged = entry.judged();
-        FlowInfo {
-            wire: entry.key.wire(),
-            direction: judged.direction,
-            tuple: entry.tuple(),
-            judged_as: (entry.flags & JUDGED_AS != 0).then_some(judged.tuple),
-            epoch: judged.epoch,
-            state: entry.state(),
-            expires_in: entry.expires.saturating_sub(now.as_secs()),
-            packets: [entry.packets(Origin::Original), entry.packets(Origin::Reply)],
-            bytes: entry.bytes,
-        }
-    }
+#[inline(always)]
+fn low_packets([low, middle, high]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([low, middle, high, 0])
 }
 
 #[cfg(test)]
-impl FlowEntry {
+impl FlowMut<'_> {
     /// Sets a way's count of frames.
     pub(super) fn preset_packets(&mut self, origin: Origin, packets: u64) {
-        self.packets_low[origin as usize] = packets as u32;
-        self.packets_high[origin as usize] = (packets >> 32) as u16;
+        let [low, middle, high, ..] = packets.to_le_bytes();
+        self.entry.packets_low[origin as usize] = [low, middle, high];
+        self.detail.packets_high[origin as usize] = (packets >> 24) as u16;
+    }
+
+    /// The flow, to be read.
+    pub(super) fn view(&self) -> FlowView<'_> {
+        FlowView { entry: self.entry, detail: self.detail }
     }
 }

@@ -1,16 +1,35 @@
-//! [`Shares`]: how much of the table each wire has, and which flows make room first.
+//! [`Shares`]: which entries are free, how much of the table each wire has, and which flows make room first.
 
+use bytemuck::{Pod, Zeroable};
+
+use crate::arch::pages::Pages;
+use crate::arch::prefetch::prefetch_slice;
 use crate::rules::WireId;
 
 /// End of a list.
-const NONE: u32 = u32::MAX;
+const NONE: u32 = 0xff_ffff;
 
-/// An entry's neighbours in the two lists of evictable flows: its wire's and everybody's.
-#[derive(Clone, Copy)]
+/// In `previous`: the entry is in neither list.
+const UNLISTED: u32 = 0xff_fffe;
+
+/// An entry's neighbours in the two lists of evictable flows: its wire's and everybody's. Numbers of 24 bits. A
+/// free entry has the next free one in [`OF_WIRE`]'s place.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct Links {
-    previous: [u32; 2],
-    next: [u32; 2],
-    listed: bool,
+    previous: [[u8; 3]; 2],
+    next: [[u8; 3]; 2],
+}
+
+#[inline(always)]
+fn pack(number: u32) -> [u8; 3] {
+    let [low, middle, high, _] = number.to_le_bytes();
+    [low, middle, high]
+}
+
+#[inline(always)]
+fn unpack([low, middle, high]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([low, middle, high, 0])
 }
 
 /// The oldest and the newest entry of a list.
@@ -34,10 +53,13 @@ struct Share {
     evictable: Ends,
 }
 
-/// Counts flows per wire and keeps evictable ones in the order in which they became so, linked through an array beside
-/// the entries: one step to evict, whatever the number. All of fixed size.
+/// Keeps the free entries, counts flows per wire, and keeps evictable ones in the order in which they became so, linked
+/// through an array beside the entries: one step to take or to evict one, whatever the number. All of fixed size.
 pub(super) struct Shares {
-    links: Box<[Links]>,
+    links: Pages<Links>,
+    /// The free entry to be taken next.
+    first_free: u32,
+    free: u32,
     evictable: Ends,
     /// Open addressing by the wire's number, which we choose ourselves.
     shares: Box<[Share]>,
@@ -46,16 +68,54 @@ pub(super) struct Shares {
 }
 
 impl Shares {
+    /// For `capacity` entries, of which none is free yet.
     pub(super) fn new(capacity: usize, max_wires: usize) -> Self {
-        let links = Links { previous: [NONE; 2], next: [NONE; 2], listed: false };
         let share = Share { wire: WireId(0), flows: 0, evictable: EMPTY };
         Shares {
-            links: vec![links; capacity].into_boxed_slice(),
+            links: Pages::zeroed(capacity),
+            first_free: NONE,
+            free: 0,
             evictable: EMPTY,
             shares: vec![share; (max_wires.max(2) * 2).next_power_of_two()].into_boxed_slice(),
             wires: 0,
             max_wires,
         }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.links[..]) + size_of_val(&self.shares[..])
+    }
+
+    /// Free entries.
+    pub(super) fn free(&self) -> u32 {
+        self.free
+    }
+
+    /// The free entry to be taken next: the one that was freed last.
+    pub(super) fn first_free(&self) -> Option<u32> {
+        (self.first_free != NONE).then_some(self.first_free)
+    }
+
+    /// Takes [`Shares::first_free`], which is in no list then.
+    pub(super) fn take_free(&mut self) {
+        if let Some(links) = self.links.get(self.first_free as usize) {
+            self.first_free = unpack(links.next[OF_WIRE]);
+            self.free -= 1;
+            prefetch_slice(&self.links, self.first_free as usize);
+        }
+    }
+
+    /// Makes an entry free, which must be in no list.
+    pub(super) fn give_free(&mut self, entry: u32) {
+        self.links[entry as usize] = Links { previous: [pack(UNLISTED); 2], next: [pack(self.first_free), pack(NONE)] };
+        self.first_free = entry;
+        self.free += 1;
+    }
+
+    /// Notes that an entry is in use, and in no list, without its having been free: when a table is rebuilt.
+    pub(super) fn adopt(&mut self, entry: u32) {
+        self.links[entry as usize] = Links { previous: [pack(UNLISTED); 2], next: [pack(NONE); 2] };
     }
 
     /// Where a wire's share is, or would be.
@@ -125,7 +185,7 @@ impl Shares {
 
     /// Whether an entry is listed as evictable.
     pub(super) fn is_listed(&self, entry: u32) -> bool {
-        self.links[entry as usize].listed
+        unpack(self.links[entry as usize].previous[OF_ALL]) != UNLISTED
     }
 
     /// Lists an entry as the newest evictable one. Its flow must be counted.
@@ -133,7 +193,6 @@ impl Shares {
         let at = self.at(wire);
         Self::append(&mut self.links, &mut self.shares[at].evictable, OF_WIRE, entry);
         Self::append(&mut self.links, &mut self.evictable, OF_ALL, entry);
-        self.links[entry as usize].listed = true;
     }
 
     /// Takes an entry from the lists.
@@ -141,7 +200,7 @@ impl Shares {
         let at = self.at(wire);
         Self::unlink(&mut self.links, &mut self.shares[at].evictable, OF_WIRE, entry);
         Self::unlink(&mut self.links, &mut self.evictable, OF_ALL, entry);
-        self.links[entry as usize].listed = false;
+        self.links[entry as usize].previous = [pack(UNLISTED); 2];
     }
 
     /// The evictable entry of this wire that is the oldest.
@@ -155,27 +214,43 @@ impl Shares {
         (self.evictable.first != NONE).then_some(self.evictable.first)
     }
 
+    /// The entry that is the oldest once this one, which is the oldest now, is gone; its links are asked for.
+    pub(super) fn after_oldest(&self, entry: u32) -> Option<u32> {
+        let next = unpack(self.links[entry as usize].next[OF_ALL]);
+        prefetch_slice(&self.links, next as usize);
+        (next != NONE).then_some(next)
+    }
+
     fn append(links: &mut [Links], ends: &mut Ends, list: usize, entry: u32) {
         let old = ends.last;
-        links[entry as usize].previous[list] = old;
-        links[entry as usize].next[list] = NONE;
+        links[entry as usize].previous[list] = pack(old);
+        links[entry as usize].next[list] = pack(NONE);
         match old {
             NONE => ends.first = entry,
-            old => links[old as usize].next[list] = entry,
+            old => links[old as usize].next[list] = pack(entry),
         }
         ends.last = entry;
     }
 
     fn unlink(links: &mut [Links], ends: &mut Ends, list: usize, entry: u32) {
-        let Links { previous, next, .. } = links[entry as usize];
-        let (previous, next) = (previous[list], next[list]);
+        let Links { previous, next } = links[entry as usize];
+        let (previous, next) = (unpack(previous[list]), unpack(next[list]));
         match previous {
             NONE => ends.first = next,
-            previous => links[previous as usize].next[list] = next,
+            previous => links[previous as usize].next[list] = pack(next),
         }
         match next {
             NONE => ends.last = previous,
-            next => links[next as usize].previous[list] = previous,
+            next => links[next as usize].previous[list] = pack(previous),
         }
+    }
+}
+
+#[cfg(test)]
+impl Shares {
+    /// All free entries.
+    pub(super) fn free_entries(&self) -> Vec<u32> {
+        let next = |entry: &u32| Some(unpack(self.links[*entry as usize].next[OF_WIRE])).filter(|next| *next != NONE);
+        std::iter::successors(self.first_free(), next).collect()
     }
 }

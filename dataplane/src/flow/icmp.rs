@@ -33,7 +33,7 @@ impl FlowTable {
         }
         if let Some(sequence) = quoted.sequence
             && quoted.protocol == Protocol::TCP
-            && !tcp::has_sent(entry, origin, sequence)
+            && !tcp::has_sent(&self.view(flow), origin, sequence)
         {
             return Err(DropReason::IcmpUnrelated);
         }

@@ -27,11 +27,16 @@
 mod burst;
 mod entry;
 mod evict;
+mod hash;
 mod icmp;
 mod index;
+mod info;
+mod judged;
 mod key;
 mod region;
 mod sctp;
+mod state;
+mod sweep;
 mod table;
 mod tcp;
 #[cfg(test)]
@@ -39,11 +44,17 @@ mod tests;
 mod timeouts;
 mod track;
 
-pub use entry::{FlowEntry, FlowInfo, FlowState, TcpWindow};
+pub use entry::{FlowDetail, FlowEntry, TcpWindow};
+use entry::{FlowMut, FlowView};
+use hash::KeyedHash;
 pub(crate) use index::Index;
+pub use info::FlowInfo;
+pub use judged::JudgedPeer;
 pub use key::FlowKey;
 pub use region::FlowRegion;
-pub use table::{FlowConfig, FlowTable, Flush, MidStream};
+pub use state::FlowState;
+pub use sweep::Flush;
+pub use table::{FlowConfig, FlowTable, MidStream};
 pub use timeouts::Timeouts;
 pub use track::is_tracked;
 

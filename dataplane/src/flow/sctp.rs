@@ -6,7 +6,7 @@
 //! as `windows[way].end`.
 
 use super::tcp::Step;
-use super::{FlowEntry, FlowState, Origin};
+use super::{FlowMut, FlowState, Origin};
 use crate::verdict::DropReason;
 
 pub(super) const INIT: u8 = 1;
@@ -20,12 +20,12 @@ const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
 
 /// Begins a flow with the originator's INIT.
-pub(super) fn open(entry: &mut FlowEntry) {
+pub(super) fn open(entry: &mut FlowMut<'_>) {
     entry.set_state(FlowState::CookieWait);
 }
 
 /// Takes a packet.
-pub(super) fn track(entry: &mut FlowEntry, origin: Origin, tag: u32, chunk: u8) -> Result<Step, DropReason> {
+pub(super) fn track(entry: &mut FlowMut<'_>, origin: Origin, tag: u32, chunk: u8) -> Result<Step, DropReason> {
     use FlowState::{Aborted, Associated, CookieEchoed, CookieWait, ShutdownAckSent, ShutdownReceived, ShutdownSent};
     let state = entry.state();
     if chunk == INIT {
@@ -34,7 +34,7 @@ pub(super) fn track(entry: &mut FlowEntry, origin: Origin, tag: u32, chunk: u8) 
             _ if tag != 0 => Err(DropReason::SctpState),
             CookieWait if origin == Origin::Original => {
                 // Once more, or another attempt with another tag.
-                entry.windows = Default::default();
+                entry.detail.windows = Default::default();
                 Ok(Step::Update)
             }
             // Collision and restart (RFC 9260 section 5.2): the endpoint's to answer, and nothing changes here.
@@ -67,9 +67,9 @@ pub(super) fn track(entry: &mut FlowEntry, origin: Origin, tag: u32, chunk: u8) 
 
 /// RFC 9260 section 8.5: the tag is the one that the receiver chose. ABORT and SHUTDOWN COMPLETE of an end that has no
 /// association carry their receiver's own packets' tag instead (section 8.5.1, the T bit).
-fn check_tag(entry: &mut FlowEntry, origin: Origin, tag: u32, chunk: u8) -> Result<(), DropReason> {
-    let own = entry.windows[origin as usize].end;
-    let reflected = entry.windows[origin.reverse() as usize].end;
+fn check_tag(entry: &mut FlowMut<'_>, origin: Origin, tag: u32, chunk: u8) -> Result<(), DropReason> {
+    let own = entry.detail.windows[origin as usize].end;
+    let reflected = entry.detail.windows[origin.reverse() as usize].end;
     let learns = match (chunk, origin) {
         (INIT_ACK, Origin::Reply) | (COOKIE_ECHO, Origin::Original) => own == 0,
         // An end that refuses the INIT answers with the tag that was chosen in it, before anything else.
@@ -80,7 +80,7 @@ fn check_tag(entry: &mut FlowEntry, origin: Origin, tag: u32, chunk: u8) -> Resu
         return Err(DropReason::SctpState);
     }
     if learns {
-        entry.windows[origin as usize].end = tag;
+        entry.detail.windows[origin as usize].end = tag;
         return Ok(());
     }
     let may_reflect = matches!(chunk, ABORT | SHUTDOWN_COMPLETE);

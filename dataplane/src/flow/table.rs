@@ -1,14 +1,15 @@
 //! [`FlowTable`].
 
 use bytemuck::Zeroable;
-use siphasher::sip::SipHasher13;
 
 use super::evict::Shares;
+use super::sweep::Sweep;
 use super::{
-    Crossing, FlowEntry, FlowHash, FlowInfo, FlowKey, FlowRef, FlowRegion, FlowState, Index, Judged, Origin, Timeouts,
-    sctp, tcp,
+    Crossing, FlowDetail, FlowEntry, FlowHash, FlowInfo, FlowKey, FlowMut, FlowRef, FlowRegion, FlowState, FlowView,
+    Index, Judged, KeyedHash, Origin, Timeouts, judged, sctp, tcp,
 };
 use crate::address::Address;
+use crate::arch::prefetch::prefetch_slice;
 use crate::packet::{Direction, Packet, Protocol, Transport, Tuple};
 use crate::rules::{Epoch, WireId};
 use crate::time::Time;
@@ -16,9 +17,6 @@ use crate::verdict::DropReason;
 
 /// Entries that a full table looks through for one that has run out, before it evicts.
 const LOOK_FOR_EXPIRED: usize = 64;
-
-/// Seconds between two sweeps for flows that have run out.
-const SWEEP_PAUSE: u32 = 5;
 
 /// Whether a connection whose handshake was not seen is taken up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,59 +48,45 @@ pub struct FlowConfig {
 pub struct FlowTable {
     region: FlowRegion,
     config: FlowConfig,
-    hasher: SipHasher13,
+    hasher: KeyedHash,
     pub(super) index: Index,
-    shares: Shares,
-    /// Free entries, the lowest numbers taken first: sweeps and listings look only at what was ever used.
-    free: Vec<u32>,
-    len: u32,
+    /// Its free entries: the lowest numbers taken first, so that sweeps and listings look only at what was ever used.
+    pub(super) shares: Shares,
+    pub(super) len: u32,
     /// No entry from here on is in use.
-    used: u32,
-    sweep: Sweep,
-}
-
-/// Where the search for flows that have run out stands.
-#[derive(Debug)]
-struct Sweep {
-    /// The next entry to look at; 0 between sweeps.
-    hand: u32,
-    /// The earliest expiry of any flow, or earlier: no need to sweep before.
-    earliest: u32,
-    /// The earliest expiry that the running sweep has met.
-    met: u32,
-    /// The second of the last sweep's end.
-    ended: u32,
+    pub(super) used: u32,
+    pub(super) sweep: Sweep,
 }
 
 impl FlowTable {
     /// An empty table in this region, whatever the region holds.
     pub fn new(mut region: FlowRegion, config: FlowConfig) -> Self {
+        // Writes to all of it: its pages are there before the first frame is.
         region.entries_mut().fill(FlowEntry::zeroed());
-        Self::empty(region, config)
+        region.details_mut().fill(FlowDetail::zeroed());
+        judged::forget(&mut region.peers);
+        let mut table = Self::empty(region, config);
+        (0..table.capacity() as u32).rev().for_each(|number| table.shares.give_free(number));
+        table
     }
 
     /// A table of the flows that are in the region: those of a process that has ended, perhaps in the middle of a change.
     /// What makes no sense, stands twice or has run out is cleared.
     pub fn adopt(region: FlowRegion, config: FlowConfig, now: Time) -> Self {
         let mut table = Self::empty(region, config);
-        table.free.clear();
+        judged::forget(&mut table.region.peers);
         let mut evictable = Vec::new();
         for number in (0..table.capacity() as u32).rev() {
             let mut entry = *table.entry(FlowRef(number));
             entry.expires = entry.expires.min(table.expiry(&entry, now));
-            let wire = entry.key().wire();
-            let hash = table.hash(entry.key());
-            let usable = entry.is_sound()
-                && !entry.is_expired(now)
-                && table.find_key(entry.key(), hash).is_none()
-                && table.shares.has_room(wire);
-            if !usable || !table.index.insert(hash.0 as u32, number) {
+            if !table.adopt_entry(number, &entry, now) {
                 *table.entry_mut(FlowRef(number)) = FlowEntry::zeroed();
-                table.free.push(number);
+                table.shares.give_free(number);
                 continue;
             }
             *table.entry_mut(FlowRef(number)) = entry;
-            table.shares.add(wire);
+            table.shares.adopt(number);
+            table.shares.add(entry.key().wire());
             table.len += 1;
             table.used = table.used.max(number + 1);
             table.sweep.earliest = table.sweep.earliest.min(entry.expires);
@@ -117,17 +101,35 @@ impl FlowTable {
         table
     }
 
+    /// Puts an entry that was found in the region into the index, if it makes sense.
+    fn adopt_entry(&mut self, number: u32, entry: &FlowEntry, now: Time) -> bool {
+        let hash = self.hash(entry.key());
+        let judged = entry.is_judged_as().then(|| self.region.details[number as usize].judged);
+        let usable = entry.is_sound()
+            && !entry.is_expired(now)
+            && self.find_key(entry.key(), hash).is_none()
+            && self.shares.has_room(entry.key().wire())
+            && judged.is_none_or(|judged| judged::adopt(&mut self.region.peers, judged));
+        if usable && self.index.insert(hash.0, number) {
+            return true;
+        }
+        if let (true, Some(judged)) = (usable, judged) {
+            judged::release(&mut self.region.peers, judged);
+        }
+        false
+    }
+
+    /// A table that knows of no entry, neither used nor free.
     fn empty(region: FlowRegion, config: FlowConfig) -> Self {
         let capacity = region.entries().len();
         let max_wires = if config.max_wires == 0 { 1024 } else { config.max_wires };
         FlowTable {
-            hasher: SipHasher13::new_with_key(&config.hash_key),
+            hasher: KeyedHash::new(&config.hash_key),
             index: Index::new(capacity),
             shares: Shares::new(capacity, max_wires),
-            free: (0..capacity as u32).rev().collect(),
             len: 0,
             used: 0,
-            sweep: Sweep { hand: 0, earliest: u32::MAX, met: u32::MAX, ended: 0 },
+            sweep: Sweep::new(),
             region,
             config,
         }
@@ -165,6 +167,16 @@ impl FlowTable {
     /// The most flows that it can hold.
     pub fn capacity(&self) -> usize {
         self.region.entries().len()
+    }
+
+    /// Bytes of memory, all included: entries and what belongs to them, index, lists, shares. Fixed at construction.
+    pub fn memory(&self) -> usize {
+        self.region.bytes() + self.index.bytes() + self.shares.bytes()
+    }
+
+    /// Bytes of memory for each flow that the table can hold.
+    pub fn bytes_per_flow(&self) -> f64 {
+        self.memory() as f64 / self.capacity() as f64
     }
 
     /// Flows of a wire.
@@ -226,13 +238,18 @@ impl FlowTable {
             self.remove(old);
         }
         self.make_room(crossing.wire, crossing.now)?;
-        let number = self.free.last().copied().ok_or(DropReason::FlowTableFull)?;
-        if !self.index.insert(hash.0 as u32, number) {
+        let number = self.shares.first_free().ok_or(DropReason::FlowTableFull)?;
+        if !self.index.insert(hash.0, number) {
             return Err(DropReason::FlowTableFull);
         }
-        self.free.pop();
+        self.shares.take_free();
+        self.shares.add(crossing.wire);
+        self.len += 1;
+        self.used = self.used.max(number + 1);
         let flow = FlowRef(number);
-        let mut entry = FlowEntry::new(*key, crossing.direction, epoch, FlowState::Unreplied);
+        let mut entry = self.flow_mut(flow);
+        *entry.entry = FlowEntry::new(*key, crossing.direction, epoch, FlowState::Unreplied);
+        *entry.detail = FlowDetail::zeroed();
         match packet.transport {
             Transport::Tcp(segment) if segment.flags.syn() => tcp::open(&mut entry, &segment),
             Transport::Tcp(segment) => tcp::pick_up(&mut entry, &segment),
@@ -240,18 +257,36 @@ impl FlowTable {
             _ => {}
         }
         entry.count(Origin::Original, crossing.length);
-        *self.entry_mut(flow) = entry;
-        self.shares.add(crossing.wire);
-        self.len += 1;
-        self.used = self.used.max(number + 1);
         self.refresh(flow, crossing.now);
         self.relist(flow);
+        self.prefetch_free();
         Ok(flow)
+    }
+
+    /// Asks for the memory that the next insert will write to.
+    #[inline]
+    pub(super) fn prefetch_free(&self) {
+        if let Some(next) = self.shares.first_free() {
+            prefetch_slice(&self.region.entries, next as usize);
+            prefetch_slice(&self.region.details, next as usize);
+        }
     }
 
     /// What a flow was judged as, and when.
     pub fn judged(&self, flow: FlowRef) -> Judged {
-        self.entry(flow).judged()
+        let entry = self.entry(flow);
+        let (direction, mut tuple) = (entry.direction(), entry.tuple());
+        if entry.is_judged_as() {
+            let number = self.region.details[flow.0 as usize].judged;
+            match (self.region.peers.get(number as usize), direction) {
+                (Some(peer), Direction::Egress) => {
+                    (tuple.destination, tuple.destination_port) = (peer.address, peer.port);
+                }
+                (Some(peer), Direction::Ingress) => tuple.source = peer.address,
+                (None, _) => {}
+            }
+        }
+        Judged { direction, tuple, epoch: entry.epoch() }
     }
 
     /// In which direction a flow was judged, and the age of the policy that allowed it: what every frame is asked.
@@ -273,8 +308,31 @@ impl FlowTable {
 
     /// Notes that a flow is judged as if its far end were another: the client that NAT hides (ingress; `port` does not
     /// matter), or the endpoint that a Service's address stands for (egress).
-    pub fn judge_as(&mut self, flow: FlowRef, peer: Address, port: u16) {
-        self.entry_mut(flow).judge_as(peer, port);
+    ///
+    /// # Errors
+    /// [`DropReason::FlowTableFull`] when no more such ends can be kept: the flow is removed then.
+    pub fn judge_as(&mut self, flow: FlowRef, peer: Address, port: u16) -> Result<(), DropReason> {
+        self.forget_judged(flow);
+        match judged::hold(&mut self.region.peers, &self.hasher, peer, port) {
+            Some(number) => {
+                let entry = self.flow_mut(flow);
+                entry.entry.set_judged_as(true);
+                entry.detail.judged = number;
+                Ok(())
+            }
+            None => {
+                self.remove(flow);
+                Err(DropReason::FlowTableFull)
+            }
+        }
+    }
+
+    /// A flow is judged as what it shows.
+    fn forget_judged(&mut self, flow: FlowRef) {
+        if self.entry(flow).is_judged_as() {
+            judged::release(&mut self.region.peers, self.region.details[flow.0 as usize].judged);
+            self.entry_mut(flow).set_judged_as(false);
+        }
     }
 
     /// Policy no longer allows the flow. TCP and SCTP leave an entry behind that drops everything
@@ -293,81 +351,31 @@ impl FlowTable {
         }
     }
 
-    /// Looks at `budget` entries at most and removes flows that have run out; how many. Does nothing while none can
-    /// have run out. To be called at every turn.
-    pub fn expire(&mut self, budget: usize, now: Time) -> usize {
-        let seconds = now.as_secs();
-        let pausing = seconds < self.sweep.ended.saturating_add(SWEEP_PAUSE);
-        if self.sweep.hand == 0 && (seconds < self.sweep.earliest || (pausing && !self.free.is_empty())) {
-            return 0;
-        }
-        if self.sweep.hand == 0 {
-            self.sweep.met = u32::MAX;
-        }
-        let end = self.used.min(self.sweep.hand.saturating_add(budget as u32));
-        let before = self.len;
-        for number in self.sweep.hand..end {
-            let entry = self.entry(FlowRef(number));
-            if entry.state() == FlowState::Free {
-                continue;
-            }
-            if entry.is_expired(now) {
-                self.remove(FlowRef(number));
-            } else {
-                self.sweep.met = self.sweep.met.min(entry.expires);
-            }
-        }
-        self.sweep.hand = end;
-        if end >= self.used {
-            self.end_sweep(seconds);
-        }
-        (before - self.len) as usize
-    }
-
-    fn end_sweep(&mut self, seconds: u32) {
-        self.sweep = Sweep { hand: 0, earliest: self.sweep.met, met: u32::MAX, ended: seconds };
-        while self.used > 0 && self.entry(FlowRef(self.used - 1)).state() == FlowState::Free {
-            self.used -= 1;
-        }
-    }
-
-    /// When [`FlowTable::expire`] has something to do next, for a worker that goes to sleep; `None` for never.
-    pub fn next_deadline(&self) -> Option<Time> {
-        let seconds = match self.sweep {
-            _ if self.len == 0 => return None,
-            Sweep { hand: 1.., .. } => 0,
-            Sweep { earliest, ended, .. } => earliest.max(ended.saturating_add(SWEEP_PAUSE)),
-        };
-        Some(Time(u64::from(seconds) * 1_000_000_000))
-    }
-
-    /// Goes on with a flush, over `budget` entries at most; how many flows were removed.
-    pub fn flush(&mut self, flush: &mut Flush, budget: usize) -> usize {
-        let end = self.used.min(flush.next.saturating_add(budget as u32));
-        let before = self.len;
-        for number in flush.next..end {
-            let entry = self.entry(FlowRef(number));
-            if entry.state() != FlowState::Free && flush.matches(entry.key()) {
-                self.remove(FlowRef(number));
-            }
-        }
-        flush.next = end;
-        flush.done = end >= self.used;
-        (before - self.len) as usize
-    }
-
     /// Live flows from an entry's number on, each with its number: a listing goes on from the last number plus one, so that
     /// it can be made in pieces.
     pub fn list(&self, from: u32, now: Time) -> impl Iterator<Item = (u32, FlowInfo)> {
         let entries = self.region.entries()[..self.used as usize].iter().enumerate().skip(from as usize);
-        entries
-            .filter(move |(_, entry)| entry.state() != FlowState::Free && !entry.is_expired(now))
-            .map(move |(number, entry)| (number as u32, FlowInfo::new(entry, now)))
+        entries.filter(move |(_, entry)| entry.state() != FlowState::Free && !entry.is_expired(now)).map(
+            move |(number, _)| {
+                let flow = FlowRef(number as u32);
+                (flow.0, FlowInfo::new(&self.view(flow), self.judged(flow), now))
+            },
+        )
     }
 
     /// The entry of a flow.
     pub fn entry(&self, flow: FlowRef) -> &FlowEntry {
         &self.region.entries()[flow.0 as usize]
+    }
+
+    /// Both parts of a flow.
+    pub(super) fn view(&self, flow: FlowRef) -> FlowView<'_> {
+        FlowView { entry: self.entry(flow), detail: &self.region.details[flow.0 as usize] }
+    }
+
+    pub(super) fn flow_mut(&mut self, flow: FlowRef) -> FlowMut<'_> {
+        let number = flow.0 as usize;
+        FlowMut { entry: &mut self.region.entries[number], detail: &mut self.region.details[number] }
     }
 
     pub(super) fn entry_mut(&mut self, flow: FlowRef) -> &mut FlowEntry {
@@ -383,12 +391,12 @@ impl FlowTable {
     /// The key's hash: computed once a frame, then used by all that follows.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> FlowHash {
-        FlowHash(self.hasher.hash(bytemuck::bytes_of(key)))
+        FlowHash(self.hasher.hash(&key.words()))
     }
 
     pub(super) fn find_key(&self, key: &FlowKey, hash: FlowHash) -> Option<FlowRef> {
         let entries = self.region.entries();
-        self.index.find(hash.0 as u32, |number| entries[number as usize].key() == key).map(FlowRef)
+        self.index.find(hash.0, |number| entries[number as usize].key() == key).map(FlowRef)
     }
 
     /// Starts a flow's time again, as its state has it.
@@ -423,42 +431,62 @@ impl FlowTable {
             let own = self.shares.oldest_of(wire).ok_or(DropReason::FlowQuota)?;
             self.remove(FlowRef(own));
         }
-        if self.free.is_empty() {
+        if self.shares.free() == 0 {
             self.expire(LOOK_FOR_EXPIRED, now);
         }
-        if self.free.is_empty() {
+        if self.shares.free() == 0 {
             let oldest = self.shares.oldest_of(wire).or_else(|| self.shares.oldest());
             self.remove(FlowRef(oldest.ok_or(DropReason::FlowTableFull)?));
+            self.prefetch_oldest();
         }
         if self.shares.has_room(wire) { Ok(()) } else { Err(DropReason::FlowTableFull) }
     }
 
-    fn remove(&mut self, flow: FlowRef) {
-        let key = *self.entry(flow).key();
-        if self.shares.is_listed(flow.0) {
-            self.shares.unlist(key.wire(), flow.0);
+    /// Asks for the memory that the next eviction will need: a full table evicts again soon.
+    fn prefetch_oldest(&self) {
+        if let Some(oldest) = self.shares.oldest() {
+            self.prefetch_index(self.hash(self.entry(FlowRef(oldest)).key()));
+            if let Some(next) = self.shares.after_oldest(oldest) {
+                prefetch_slice(&self.region.entries, next as usize);
+            }
         }
-        self.index.remove(self.hash(&key).0 as u32, flow.0);
-        self.shares.subtract(key.wire());
+    }
+
+    pub(super) fn remove(&mut self, flow: FlowRef) {
+        self.remove_hashed(flow, self.hash(self.entry(flow).key()));
+    }
+
+    /// Removes a flow whose hash is known.
+    pub(super) fn remove_hashed(&mut self, flow: FlowRef, hash: FlowHash) {
+        let wire = self.entry(flow).key().wire();
+        if self.shares.is_listed(flow.0) {
+            self.shares.unlist(wire, flow.0);
+        }
+        self.forget_judged(flow);
+        self.index.remove(hash.0, flow.0);
+        self.shares.subtract(wire);
         *self.entry_mut(flow) = FlowEntry::zeroed();
-        self.free.push(flow.0);
+        self.shares.give_free(flow.0);
         self.len -= 1;
     }
 }
 
 #[cfg(test)]
 impl FlowTable {
-    /// How far the entry farthest from its place in the index is from it.
+    /// The most buckets of the index that the search for an entry passes.
     pub(super) fn longest_probe(&self) -> usize {
-        self.index.longest_probe()
+        let live = self.region.entries().iter().zip(0..).filter(|(entry, _)| entry.state() != FlowState::Free);
+        live.filter_map(|(entry, number)| self.index.passes(self.hash(entry.key()).0, number)).max().unwrap_or(0)
     }
 
     /// Holds the table's parts against each other.
     pub(super) fn check(&self) {
         let mut wires = std::collections::HashMap::new();
+        let unused: std::collections::HashSet<u32> = self.shares.free_entries().into_iter().collect();
+        let mut passes = 0;
         for number in 0..self.capacity() as u32 {
             let entry = self.entry(FlowRef(number));
-            let free = self.free.contains(&number);
+            let free = unused.contains(&number);
             assert_eq!(free, entry.state() == FlowState::Free, "entry {number} is free or not");
             if free {
                 assert!(!self.shares.is_listed(number));
@@ -468,46 +496,12 @@ impl FlowTable {
             assert_eq!(self.find_key(entry.key(), self.hash(entry.key())), Some(FlowRef(number)));
             assert_eq!(self.shares.is_listed(number), entry.is_evictable(), "{entry:?}");
             assert!(self.sweep.earliest <= entry.expires || number < self.sweep.hand || self.sweep.hand > 0);
+            passes += self.index.passes(self.hash(entry.key()).0, number).unwrap();
             *wires.entry(entry.key().wire()).or_insert(0) += 1;
         }
-        assert_eq!(self.len() + self.free.len(), self.capacity());
+        assert_eq!((self.len() + unused.len(), unused.len()), (self.capacity(), self.shares.free() as usize));
+        assert_eq!(passes, self.index.overflows(), "every bucket that an entry passed counts it");
         assert_eq!(wires.values().sum::<u32>(), self.len);
         assert!(wires.iter().all(|(wire, flows)| self.wire_flows(*wire) == *flows));
-    }
-}
-
-/// A removal of flows in pieces ([`FlowTable::flush`]): a wire that is gone, or an address that has got a new owner. Flows
-/// that open meanwhile may stay; they are the new owner's.
-#[derive(Clone, Copy, Debug)]
-pub struct Flush {
-    wire: Option<WireId>,
-    address: Option<Address>,
-    next: u32,
-    done: bool,
-}
-
-impl Flush {
-    /// All flows of a wire.
-    pub fn wire(wire: WireId) -> Self {
-        Flush { wire: Some(wire), address: None, next: 0, done: false }
-    }
-
-    /// The flows of an address on every wire.
-    pub fn address(address: Address) -> Self {
-        Flush { wire: None, address: Some(address), next: 0, done: false }
-    }
-
-    /// The flows of an address on one wire.
-    pub fn address_on(wire: WireId, address: Address) -> Self {
-        Flush { wire: Some(wire), address: Some(address), next: 0, done: false }
-    }
-
-    /// Whether all entries were looked at.
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
-
-    fn matches(&self, key: &FlowKey) -> bool {
-        self.wire.is_none_or(|wire| key.wire() == wire) && self.address.is_none_or(|address| key.has_address(address))
     }
 }

@@ -19,7 +19,7 @@
 //! the flow's *probe*: in `SynSent` the acknowledgement of a bare ACK, with which the originator's reset will
 //! come; later the end of a SYN that the originator sent, whose SYN+ACK shows that the other end has forgotten the connection.
 
-use super::{FlowEntry, FlowState, Origin, TcpWindow};
+use super::{FlowMut, FlowState, FlowView, Origin, TcpWindow};
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
@@ -85,19 +85,19 @@ impl TcpWindow {
 }
 
 /// Begins a flow with the originator's SYN.
-pub(super) fn open(entry: &mut FlowEntry, segment: &TcpSegment) {
+pub(super) fn open(entry: &mut FlowMut<'_>, segment: &TcpSegment) {
     entry.set_state(FlowState::SynSent);
     start(entry, Origin::Original, segment);
 }
 
 /// Begins a flow in the middle of a connection that is older than the table.
-pub(super) fn pick_up(entry: &mut FlowEntry, segment: &TcpSegment) {
+pub(super) fn pick_up(entry: &mut FlowMut<'_>, segment: &TcpSegment) {
     for end in [Origin::Original, Origin::Reply] {
         entry.state_scale(end, Some(UNKNOWN_SCALE));
     }
-    entry.windows[Origin::Original as usize] =
+    entry.detail.windows[Origin::Original as usize] =
         TcpWindow { end: end_of(segment), acked: segment.sequence, offered: 0, max_offered: 0 };
-    let peer = &mut entry.windows[Origin::Reply as usize];
+    let peer = &mut entry.detail.windows[Origin::Reply as usize];
     *peer = TcpWindow { end: segment.acknowledgement, acked: segment.acknowledgement, offered: 0, max_offered: 0 };
     peer.acknowledge(segment.acknowledgement, segment.window, UNKNOWN_SCALE);
     entry.set_state(FlowState::Established);
@@ -107,7 +107,7 @@ pub(super) fn pick_up(entry: &mut FlowEntry, segment: &TcpSegment) {
 
 /// Takes a segment. `in_pieces`: it is the first fragment of a longer one.
 pub(super) fn track(
-    entry: &mut FlowEntry,
+    entry: &mut FlowMut<'_>,
     origin: Origin,
     segment: &TcpSegment,
     in_pieces: bool,
@@ -126,30 +126,30 @@ pub(super) fn track(
 }
 
 /// Notes an end's SYN: its first sequence number, its window, its scale.
-fn start(entry: &mut FlowEntry, end: Origin, segment: &TcpSegment) {
+fn start(entry: &mut FlowMut<'_>, end: Origin, segment: &TcpSegment) {
     entry.state_scale(end, segment.window_scale);
-    let own = &mut entry.windows[end as usize];
+    let own = &mut entry.detail.windows[end as usize];
     own.end = end_of(segment);
     own.acked = segment.sequence.wrapping_add(1);
     // The window of a SYN is never scaled (RFC 7323 section 2.2).
-    let peer = &mut entry.windows[end.reverse() as usize];
+    let peer = &mut entry.detail.windows[end.reverse() as usize];
     peer.offered = segment.window;
     peer.max_offered = segment.window.max(1);
 }
 
 /// Both scales are known: the windows of the SYNs, in bytes so far, are brought into units.
-fn agree(entry: &mut FlowEntry) {
+fn agree(entry: &mut FlowMut<'_>) {
     entry.agree_scales();
     for end in [Origin::Original, Origin::Reply] {
         let scale = entry.scale(end.reverse());
-        let window = &mut entry.windows[end as usize];
+        let window = &mut entry.detail.windows[end as usize];
         window.offered = in_units(window.offered.into(), scale);
         window.max_offered = in_units(window.max_offered.into(), scale);
     }
 }
 
-fn syn(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
-    let same = entry.windows[origin as usize].end == end_of(segment);
+fn syn(entry: &mut FlowMut<'_>, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
+    let same = entry.detail.windows[origin as usize].end == end_of(segment);
     match (entry.state(), origin) {
         (FlowState::TimeWait | FlowState::Close, _) => Ok(Step::Reopen),
         // Once more, or a new attempt from the same port.
@@ -175,9 +175,9 @@ fn syn(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<St
     }
 }
 
-fn syn_ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
-    let own = entry.windows[origin as usize];
-    let peer = entry.windows[origin.reverse() as usize];
+fn syn_ack(entry: &mut FlowMut<'_>, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
+    let own = entry.detail.windows[origin as usize];
+    let peer = entry.detail.windows[origin.reverse() as usize];
     let acknowledges = between(segment.acknowledgement, peer.acked, peer.end);
     let same = own.end == end_of(segment);
     match (entry.state(), origin) {
@@ -195,7 +195,7 @@ fn syn_ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Resul
         (FlowState::SynSent2 | FlowState::SynReceived, _) if same && acknowledges => {
             let scale = entry.scale(origin);
             let window = in_units(segment.window.into(), scale);
-            entry.windows[origin.reverse() as usize].acknowledge(segment.acknowledgement, window, scale);
+            entry.detail.windows[origin.reverse() as usize].acknowledge(segment.acknowledgement, window, scale);
             entry.set_state(FlowState::SynReceived);
             Ok(Step::Update)
         }
@@ -212,7 +212,7 @@ fn syn_ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Resul
 }
 
 /// Notes the other end's SYN+ACK, the first one or one of another number.
-fn restart(entry: &mut FlowEntry, segment: &TcpSegment) {
+fn restart(entry: &mut FlowMut<'_>, segment: &TcpSegment) {
     let fresh = entry.state() == FlowState::SynSent;
     start(entry, Origin::Reply, segment);
     if fresh {
@@ -221,17 +221,17 @@ fn restart(entry: &mut FlowEntry, segment: &TcpSegment) {
         // The originator's window is in units already.
         entry.agree_scales();
         let scale = entry.scale(Origin::Reply);
-        let window = &mut entry.windows[Origin::Original as usize];
+        let window = &mut entry.detail.windows[Origin::Original as usize];
         window.offered = in_units(segment.window.into(), scale);
         window.max_offered = window.offered.max(1);
     }
-    entry.windows[Origin::Original as usize].acked = segment.acknowledgement;
+    entry.detail.windows[Origin::Original as usize].acked = segment.acknowledgement;
     entry.set_state(FlowState::SynReceived);
 }
 
-fn reset(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
-    let own = entry.windows[origin as usize];
-    let peer = entry.windows[origin.reverse() as usize];
+fn reset(entry: &mut FlowMut<'_>, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
+    let own = entry.detail.windows[origin as usize];
+    let peer = entry.detail.windows[origin.reverse() as usize];
     // RFC 9293 section 3.10.7.3: who has sent a SYN believes a reset that acknowledges it.
     let refuses = segment.flags.ack() && between(segment.acknowledgement, peer.acked, peer.end);
     let exact = match (entry.state(), origin) {
@@ -257,7 +257,7 @@ fn reset(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<
 }
 
 /// A segment without SYN and RST.
-fn ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
+fn ack(entry: &mut FlowMut<'_>, origin: Origin, segment: &TcpSegment) -> Result<Step, DropReason> {
     match (entry.state(), origin) {
         (FlowState::SynSent, Origin::Reply) if segment.payload_length == 0 && !segment.flags.fin() => {
             // The other end has an old connection between these ports, and says where it stands.
@@ -266,7 +266,7 @@ fn ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<St
         }
         (FlowState::SynSent | FlowState::SynSent2, _) => return Err(DropReason::TcpState),
         (FlowState::SynReceived, Origin::Original) => {
-            let peer = entry.windows[Origin::Reply as usize];
+            let peer = entry.detail.windows[Origin::Reply as usize];
             // Only who saw the SYN+ACK knows its number: a flooder's flow never gets beyond this state.
             if !between(segment.acknowledgement, peer.acked, peer.end) {
                 return Err(DropReason::TcpOutOfWindow);
@@ -278,9 +278,9 @@ fn ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<St
     if entry.state() == FlowState::Close {
         return Ok(Step::Ignore);
     }
-    let before = entry.windows[origin as usize];
+    let before = entry.detail.windows[origin as usize];
     advance(entry, origin, segment);
-    let again = segment.payload_length > 0 && before.end == entry.windows[origin as usize].end;
+    let again = segment.payload_length > 0 && before.end == entry.detail.windows[origin as usize].end;
     entry.note_retransmission(origin, again);
     if entry.state() == FlowState::SynReceived && origin == Origin::Original {
         entry.set_state(FlowState::Established);
@@ -290,9 +290,9 @@ fn ack(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<St
 }
 
 /// The four conditions at the top of this file.
-fn check_window(entry: &FlowEntry, origin: Origin, segment: &TcpSegment) -> Result<(), DropReason> {
-    let own = entry.windows[origin as usize];
-    let peer = entry.windows[origin.reverse() as usize];
+fn check_window(entry: &FlowMut<'_>, origin: Origin, segment: &TcpSegment) -> Result<(), DropReason> {
+    let own = entry.detail.windows[origin as usize];
+    let peer = entry.detail.windows[origin.reverse() as usize];
     let (own_scale, peer_scale) = (entry.scale(origin), entry.scale(origin.reverse()));
     let end = end_of(segment);
     // Of an end that was picked up and has not spoken yet, no window is known.
@@ -318,15 +318,15 @@ fn check_window(entry: &FlowEntry, origin: Origin, segment: &TcpSegment) -> Resu
 }
 
 /// Moves both ends' windows by a segment that lies in them.
-fn advance(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) {
+fn advance(entry: &mut FlowMut<'_>, origin: Origin, segment: &TcpSegment) {
     let end = end_of(segment);
     let scale = entry.scale(origin);
-    if after(end, entry.windows[origin as usize].end) {
-        entry.windows[origin as usize].end = end;
+    if after(end, entry.detail.windows[origin as usize].end) {
+        entry.detail.windows[origin as usize].end = end;
         entry.set_unacknowledged(origin, true);
     }
     let fragmented = entry.is_fragmented();
-    let peer = &mut entry.windows[origin.reverse() as usize];
+    let peer = &mut entry.detail.windows[origin.reverse() as usize];
     if fragmented && after(segment.acknowledgement, peer.end) {
         peer.end = segment.acknowledgement;
     }
@@ -337,14 +337,14 @@ fn advance(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) {
 }
 
 /// Follows the two FINs.
-fn close_if_finished(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment) {
+fn close_if_finished(entry: &mut FlowMut<'_>, origin: Origin, segment: &TcpSegment) {
     if segment.flags.fin() {
         entry.set_fin(origin);
     }
     if entry.state() == FlowState::SynReceived {
         return;
     }
-    let taken = |end: Origin| entry.windows[end as usize].acked == entry.windows[end as usize].end;
+    let taken = |end: Origin| entry.detail.windows[end as usize].acked == entry.detail.windows[end as usize].end;
     let next = match (entry.fin(Origin::Original), entry.fin(Origin::Reply)) {
         (false, false) => return,
         (true, true) if taken(Origin::Original) && taken(Origin::Reply) => FlowState::TimeWait,
@@ -358,8 +358,8 @@ fn close_if_finished(entry: &mut FlowEntry, origin: Origin, segment: &TcpSegment
 
 /// Whether a segment with this sequence number can have been sent and not yet have been forgotten: for the segment
 /// that an ICMP error quotes (RFC 5927 section 4).
-pub(super) fn has_sent(entry: &FlowEntry, origin: Origin, sequence: u32) -> bool {
-    let own = entry.windows[origin as usize];
-    let window = (u32::from(own.max_offered) << entry.scale(origin.reverse())).max(1);
+pub(super) fn has_sent(flow: &FlowView<'_>, origin: Origin, sequence: u32) -> bool {
+    let own = flow.detail.windows[origin as usize];
+    let window = (u32::from(own.max_offered) << flow.entry.scale(origin.reverse())).max(1);
     between(sequence, own.acked.wrapping_sub(window), own.end)
 }

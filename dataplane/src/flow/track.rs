@@ -1,7 +1,7 @@
 //! What a packet may do: open a flow, go on with one.
 
 use super::tcp::{self, Step};
-use super::{Crossing, FlowEntry, FlowRef, FlowState, FlowTable, MidStream, Origin, Tracked, sctp};
+use super::{Crossing, FlowMut, FlowRef, FlowState, FlowTable, MidStream, Origin, Tracked, sctp};
 use crate::packet::{Icmp, IcmpMessage, Packet, Protocol, Transport};
 use crate::time::Time;
 use crate::verdict::DropReason;
@@ -59,9 +59,9 @@ impl FlowTable {
         packet: &Packet,
         crossing: &Crossing,
     ) -> Result<Tracked, DropReason> {
-        let entry = self.entry_mut(flow);
+        let mut entry = self.flow_mut(flow);
         let (before, evictable) = (entry.state(), entry.is_evictable());
-        let step = step(entry, origin, packet);
+        let step = step(&mut entry, origin, packet);
         if let Ok(Step::Update | Step::Ignore) = step {
             entry.count(origin, crossing.length);
         }
@@ -80,7 +80,7 @@ impl FlowTable {
 }
 
 /// Moves a flow's state by a packet.
-fn step(entry: &mut FlowEntry, origin: Origin, packet: &Packet) -> Result<Step, DropReason> {
+fn step(entry: &mut FlowMut<'_>, origin: Origin, packet: &Packet) -> Result<Step, DropReason> {
     if entry.state() == FlowState::Cut {
         return cut(origin, packet);
     }
@@ -103,7 +103,7 @@ fn step(entry: &mut FlowEntry, origin: Origin, packet: &Packet) -> Result<Step, 
 }
 
 /// UDP and whatever else has no states of its own: a question, an answer, a conversation.
-fn datagram(entry: &mut FlowEntry, origin: Origin) -> Step {
+fn datagram(entry: &mut FlowMut<'_>, origin: Origin) -> Step {
     match (entry.state(), origin) {
         (FlowState::Unreplied, Origin::Reply) => entry.set_state(FlowState::Replied),
         (FlowState::Replied, Origin::Original) => entry.set_state(FlowState::Stream),

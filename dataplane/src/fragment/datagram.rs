@@ -13,7 +13,7 @@ pub(super) const MAX_RANGES: usize = 128;
 /// A datagram of which fragments have been seen.
 pub(super) struct Datagram {
     pub(super) key: DatagramKey,
-    pub(super) hash: u32,
+    pub(super) hash: u64,
     /// Counts the datagrams that have been in this place.
     pub(super) generation: u32,
     /// The first fragment's tuple, once that has come.
@@ -48,7 +48,7 @@ impl Default for Datagram {
 
 impl Datagram {
     /// Begins with a datagram of which nothing has been seen.
-    pub(super) fn begin(&mut self, key: DatagramKey, hash: u32) {
+    pub(super) fn begin(&mut self, key: DatagramKey, hash: u64) {
         (self.key, self.hash, self.tuple, self.end, self.poison, self.seen) = (key, hash, None, None, None, 0);
         self.ranges.clear();
     }

@@ -294,7 +294,7 @@ impl FragmentTable {
 
     fn find_or_begin(&mut self, crossing: &Crossing, packet: &Packet, id: u32) -> Result<u32, DropReason> {
         let key = DatagramKey::new(crossing, packet, id);
-        let hash = self.hasher.hash(bytemuck::bytes_of(&key)) as u32;
+        let hash = self.hasher.hash(bytemuck::bytes_of(&key));
         if let Some(slot) = self.index.find(hash, |slot| self.datagrams[slot as usize].key == key) {
             match self.owners[slot as usize] {
                 Some(owner) if crossing.now < owner.ends => return Ok(slot),

@@ -9,6 +9,8 @@ mod tcp;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytemuck::Zeroable;
+
 use super::*;
 use crate::address::Address;
 use crate::packet::{Fragment, Icmp, IcmpMessage, Packet, Protocol, TcpFlags, TcpSegment, Transport};
@@ -229,15 +231,15 @@ fn both_directions_have_one_key_and_each_wire_its_own() {
 
 #[test]
 fn packets_are_counted_beyond_32_bits() {
-    let mut entry = FlowEntry::new(
-        FlowKey::new(WireId(1), Direction::Egress, &client("S", 0, 0, 0).tuple()),
-        Direction::Egress,
-        Epoch(1),
-        FlowState::SynSent,
-    );
-    entry.count(Origin::Original, 7);
-    entry.preset_packets(Origin::Original, u64::from(u32::MAX));
-    entry.count(Origin::Original, 8);
-    assert_eq!((entry.packets(Origin::Original), entry.bytes(Origin::Original)), (1 << 32, 15));
-    assert_eq!((entry.packets(Origin::Reply), entry.replied()), (0, false));
+    let key = FlowKey::new(WireId(1), Direction::Egress, &client("S", 0, 0, 0).tuple());
+    let mut entry = FlowEntry::new(key, Direction::Egress, Epoch(1), FlowState::SynSent);
+    let mut detail = FlowDetail::zeroed();
+    let mut flow = FlowMut { entry: &mut entry, detail: &mut detail };
+    flow.count(Origin::Original, 7);
+    flow.preset_packets(Origin::Original, u64::from(u32::MAX));
+    flow.count(Origin::Original, 70_000);
+    flow.count(Origin::Original, u32::MAX);
+    let flow = flow.view();
+    assert_eq!((flow.packets(Origin::Original), flow.bytes(Origin::Original)), ((1 << 32) + 1, 70_006 + (1 << 32)));
+    assert_eq!((flow.packets(Origin::Reply), flow.bytes(Origin::Reply), flow.entry.replied()), (0, 0, false));
 }

@@ -130,8 +130,11 @@ proptest! {
 
     #[test]
     fn the_index_does_what_a_map_does(steps in prop::collection::vec((any::<bool>(), 0..64u32), 1..400)) {
-        // Few hashes, so that runs of slots form, wrap around and have to be closed.
-        let hash = |entry: u32| [0u32, 1, 1, 2, 127, 126, 127, 60][entry as usize % 8] + (entry / 8 % 2) * 128;
+        // Few buckets and tags, so that buckets run over and several entries have the same tag.
+        let hash = |entry: u32| {
+            let entry = u64::from(entry);
+            (entry % 2) << 63 | (entry / 2 % 3) << 30 | entry % 5
+        };
         let mut index = Index::new(64);
         let mut map = std::collections::HashSet::new();
         for (add, entry) in steps {

@@ -129,7 +129,7 @@ fn a_flow_remembers_what_it_was_judged_as() {
     let own = client("A", 0, 0, 0).tuple();
     assert_eq!(wire.table.judged(flow), Judged { direction: Direction::Egress, tuple: own, epoch: Epoch(1) });
     wire.table.set_epoch(flow, Epoch(5));
-    wire.table.judge_as(flow, ip("10.9.9.9"), 8080);
+    wire.table.judge_as(flow, ip("10.9.9.9"), 8080).unwrap();
     let judged = wire.table.judged(flow);
     assert_eq!((judged.tuple.source, judged.tuple.source_port), (own.source, own.source_port));
     assert_eq!((judged.tuple.destination, judged.tuple.destination_port), (ip("10.9.9.9"), 8080));
@@ -143,7 +143,7 @@ fn a_flow_remembers_what_it_was_judged_as() {
     let mut wire = Wire::new(4);
     wire.back(client("S", 100, 0, 0)).unwrap();
     let (flow, _) = wire.find(Direction::Ingress, &client("S", 0, 0, 0)).unwrap();
-    wire.table.judge_as(flow, ip("192.0.2.1"), 0);
+    wire.table.judge_as(flow, ip("192.0.2.1"), 0).unwrap();
     let judged = wire.table.judged(flow);
     assert_eq!(judged.direction, Direction::Ingress);
     assert_eq!(judged.tuple, Tuple { source: ip("192.0.2.1"), ..own });

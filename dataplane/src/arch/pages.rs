@@ -1,0 +1,104 @@
+//! [`Pages`]: memory for tables that are set up once, in huge pages where it is large enough.
+//!
+//! A flow table of a million entries is read at random: with pages of 4 KiB nearly every access also misses the TLB. The
+//! kernel is asked for huge pages (`madvise(2)`, `MADV_HUGEPAGE`), which takes effect where transparent huge pages are set
+//! to `madvise` or `always`; where they are not, or memory is too fragmented, the pages are small and nothing else differs.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use bytemuck::Pod;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// The size of a huge page (x86-64, and AArch64 with a granule of 4 KiB).
+const HUGE: usize = 2 << 20;
+
+/// A slice of plain old data in memory of its own, zeroed, of a length fixed at construction.
+pub struct Pages<T: Pod> {
+    start: NonNull<T>,
+    length: usize,
+    /// What was mapped: the slice lies in it.
+    mapping: NonNull<std::ffi::c_void>,
+    mapped: usize,
+}
+
+// SAFETY: `Pages` owns its mapping alone, as a `Box<[T]>` owns its allocation; `T: Pod` has no ties to a thread.
+unsafe impl<T: Pod + Send> Send for Pages<T> {}
+// SAFETY: as above; shared access gives out `&T` only.
+unsafe impl<T: Pod + Sync> Sync for Pages<T> {}
+
+impl<T: Pod> Pages<T> {
+    /// `length` elements, all zeros. As with other allocations the process ends when there is no memory.
+    ///
+    /// # Panics
+    /// If the size in bytes does not fit a `usize`.
+    pub fn zeroed(length: usize) -> Self {
+        const { assert!(align_of::<T>() <= 4096) };
+        let bytes = length.checked_mul(size_of::<T>()).expect("a table that fits the address space").max(1);
+        // Room to start at a huge page's border.
+        let mapped = if bytes >= HUGE { bytes.checked_add(HUGE).expect("the same") } else { bytes };
+        // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing.
+        let mapping = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), mapped, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        let Some(mapping) = mapping.ok().and_then(NonNull::new) else {
+            handle_alloc_error(Layout::array::<T>(length).unwrap_or(Layout::new::<T>()));
+        };
+        let skip = if bytes >= HUGE { mapping.as_ptr().align_offset(HUGE) } else { 0 };
+        // SAFETY: `skip < HUGE`, and the mapping is HUGE longer than `bytes` whenever `skip` is not 0.
+        let start = unsafe { mapping.byte_add(skip) };
+        if bytes >= HUGE {
+            // Only whole huge pages: the rest would take up to 2 MiB more than it needs. A refusal costs only speed.
+            // SAFETY: the range lies in the mapping, and the advice changes none of its content.
+            let _ = unsafe { madvise(start.as_ptr(), bytes / HUGE * HUGE, Advice::LinuxHugepage) };
+        }
+        Pages { start: start.cast(), length, mapping, mapped }
+    }
+}
+
+impl<T: Pod> Deref for Pages<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `start` is aligned (to a page), and `length` elements behind it are mapped, readable, initialised (to zeros,
+        // which `T: Pod` allows) and owned by `self` until it is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl<T: Pod> DerefMut for Pages<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl<T: Pod> Drop for Pages<T> {
+    fn drop(&mut self) {
+        // SAFETY: exactly what was mapped; nobody borrows from it any more.
+        let _ = unsafe { munmap(self.mapping.as_ptr(), self.mapped) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zeroed_writable_and_aligned() {
+        for length in [0, 1, 511, 512, 262_143, 262_144, 700_001] {
+            let mut pages = Pages::<u64>::zeroed(length);
+            assert_eq!(pages.len(), length);
+            assert!(pages.iter().all(|value| *value == 0));
+            if length * 8 >= HUGE {
+                assert!(pages.as_ptr().addr().is_multiple_of(HUGE));
+            }
+            pages.iter_mut().enumerate().for_each(|(at, value)| *value = at as u64);
+            assert!(pages.iter().enumerate().all(|(at, value)| *value == at as u64));
+        }
+    }
+}
