@@ -207,7 +207,7 @@ impl Journey<'_, '_> {
         let decision = self.classify(direction, query(direction, &tuple))?;
         match self.settle(direction, decision) {
             Ok(Fate::Forward) => {
-                self.note_judged_as(flow);
+                self.note_judged_as(flow)?;
                 self.flows.set_epoch(flow, current);
                 Ok(Fate::Forward)
             }
@@ -226,7 +226,7 @@ impl Journey<'_, '_> {
         match self.settle(self.crossing.direction, decision)? {
             Fate::Forward => {
                 let flow = self.flows.insert_hashed(&lookup.key, lookup.hash, &self.crossing, packet, epoch)?;
-                self.note_judged_as(flow);
+                self.note_judged_as(flow)?;
                 Ok(Fate::Forward)
             }
             waiting => Ok(waiting),
@@ -266,10 +266,11 @@ impl Journey<'_, '_> {
         }
     }
 
-    /// A flow that control explained is judged as what it stands for from here on.
-    fn note_judged_as(&mut self, flow: FlowRef) {
-        if let Some(Query { peer, port, .. }) = self.judged_as.take() {
-            self.flows.judge_as(flow, peer, port);
+    /// A flow that control explained is judged as what it stands for from here on. Without room to note it the flow is gone.
+    fn note_judged_as(&mut self, flow: FlowRef) -> Result<(), DropReason> {
+        match self.judged_as.take() {
+            Some(Query { peer, port, .. }) => self.flows.judge_as(flow, peer, port),
+            None => Ok(()),
         }
     }
 

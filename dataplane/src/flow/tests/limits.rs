@@ -242,7 +242,9 @@ fn a_region_is_adopted() {
     entries[40] = entries[0]; // Stands twice.
     bytemuck::bytes_of_mut(&mut entries[41]).fill(0xff);
     bytemuck::bytes_of_mut(&mut entries[42])[..60].fill(3);
-    bytemuck::bytes_of_mut(&mut region.details_mut()[43]).fill(0xff);
+    let details = region.details_mut();
+    details[40] = details[0];
+    bytemuck::bytes_of_mut(&mut details[43]).fill(0xff);
     wire.table = FlowTable::adopt(region, FlowConfig { hash_key: [3; 16], ..config(0) }, wire.now);
     wire.table.check();
     let after: Vec<_> = wire.table.list(0, wire.now).map(|(_, info)| info).collect();
