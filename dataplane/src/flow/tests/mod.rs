@@ -1,6 +1,7 @@
 //! Tests of the flow table. [`Wire`] does with it what a worker does.
 
 mod burst;
+mod check;
 mod limits;
 mod model;
 mod protocols;

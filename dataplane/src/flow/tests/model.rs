@@ -133,7 +133,7 @@ proptest! {
         // Few buckets and tags, so that buckets run over and several entries have the same tag.
         let hash = |entry: u32| {
             let entry = u64::from(entry);
-            (entry % 2) << 63 | (entry / 2 % 3) << 30 | entry % 5
+            (entry % 2) << 63 | (entry / 2 % 3) << 30 | (entry % 5)
         };
         let mut index = Index::new(64);
         let mut map = std::collections::HashSet::new();
