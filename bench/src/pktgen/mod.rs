@@ -12,6 +12,7 @@
 //! Both generators write the same bytes for the same flow and sequence number; a test holds them equal.
 
 mod anchor;
+pub mod command;
 mod device;
 mod error;
 mod flows;
@@ -28,6 +29,8 @@ mod socket;
 mod spec;
 mod station;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use std::sync::atomic::AtomicBool;

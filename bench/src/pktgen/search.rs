@@ -46,8 +46,8 @@ pub struct Throughput {
     pub rate: f64,
     /// The same in bits a second of frames without their check sequence.
     pub bits_per_second: f64,
-    /// Whether the generator was the limit: no rate that it reached was too high.
-    pub generator_limited: bool,
+    /// Whether no rate that was tried was too high, so that the generator (or the highest rate asked for) was the limit.
+    pub nothing_too_high: bool,
     /// Every trial, in order.
     pub steps: Vec<Step>,
 }
@@ -70,32 +70,40 @@ pub fn search(
             "the tolerance is a share from 0 to below 1, the resolution one from 0.0001 to below 1",
         ));
     }
-    let mut steps = Vec::new();
-    let mut run = |rate: Option<f64>, steps: &mut Vec<Step>| {
+    let run = |rate: Option<f64>| {
         let mut one = spec.trial.clone();
         one.send.rate = rate.map_or(Rate::FlatOut, Rate::FramesPerSecond);
         one.send.limit = Limit::duration(spec.duration);
-        let outcome = trial(&one, stop, progress)?;
+        trial(&one, stop, progress)
+    };
+    bisect(spec, stop, run, &mut told)
+}
+
+/// The search itself, over any trial.
+fn bisect(
+    spec: &SearchSpec,
+    stop: &AtomicBool,
+    mut run: impl FnMut(Option<f64>) -> Result<Outcome, Error>,
+    told: &mut impl FnMut(&Step),
+) -> Result<Throughput, Error> {
+    let mut take = |rate: Option<f64>| {
+        let outcome = run(rate)?;
         let kept = rate.is_none_or(|rate| outcome.sent.offered_per_second() >= 0.995 * rate);
         let step = Step { rate, passed: kept && outcome.loss() <= spec.tolerance, kept, outcome };
         told(&step);
-        steps.push(step);
-        Ok::<(), Error>(())
+        Ok::<Step, Error>(step)
     };
-    run(spec.highest, &mut steps)?;
-    let first = &steps[0];
+    let first = take(spec.highest)?;
     let reached = first.outcome.sent.offered_per_second();
-    // What came at too high a rate is often near the answer: it is tried first, a little below.
-    let came = first.outcome.received_per_second();
-    let (mut low, mut high) = (0.0, spec.highest.unwrap_or(reached).min(reached.max(LEAST)));
-    let limited = first.passed;
-    if first.passed {
-        low = reached;
-    }
-    let mut next = (came * 0.98).clamp(LEAST, high);
-    while !limited && high - low > spec.resolution * high && high > LEAST && !stop.load(Ordering::Relaxed) {
-        run(Some(next), &mut steps)?;
-        let step = steps.last().expect("a step was just taken");
+    // What comes at too high a rate is often near the answer: a little less is tried first.
+    let mut next = first.outcome.received_per_second() * 0.98;
+    let (mut low, mut high) = (0.0, spec.highest.unwrap_or(reached).min(reached));
+    let nothing_too_high = first.passed;
+    let mut steps = vec![first];
+    while !nothing_too_high && high > LEAST && high - low > spec.resolution * high {
+        next = next.clamp(LEAST, high);
+        let step = take(Some(next))?;
+        // A trial that was cut short says nothing.
         if stop.load(Ordering::Relaxed) {
             break;
         }
@@ -104,17 +112,84 @@ pub fn search(
         } else {
             high = next;
         }
+        steps.push(step);
         next = (low + high) / 2.0;
     }
     let best = steps.iter().filter(|step| step.passed).max_by(|a, b| rate(a).total_cmp(&rate(b)));
     Ok(Throughput {
         rate: best.map_or(0.0, rate),
         bits_per_second: best.map_or(0.0, |step| step.outcome.sent.bits_per_second()),
-        generator_limited: limited,
+        nothing_too_high,
         steps,
     })
 }
 
 fn rate(step: &Step) -> f64 {
     step.rate.unwrap_or_else(|| step.outcome.sent.offered_per_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pktgen::{Flows, FrameShape, PortChoice, ReceiveSpec, Report, SinkCounters, Spec};
+
+    fn spec(tolerance: f64, highest: Option<f64>) -> SearchSpec {
+        let ip = |text: &str| text.parse().unwrap();
+        let send = Spec {
+            port: PortChoice::AfPacket,
+            interface: "eth0".into(),
+            namespace: None,
+            cpu: None,
+            destination_mac: None,
+            gateway: None,
+            source_mac: None,
+            frames: FrameShape::udp(60),
+            flows: Flows::between(ip("10.0.0.1"), ip("10.0.0.2"), 9, 1),
+            rate: Rate::FlatOut,
+            limit: Limit::default(),
+        };
+        let trial =
+            TrialSpec { send, receive: ReceiveSpec::default(), answer: false, settle: Duration::from_millis(1) };
+        SearchSpec { trial, duration: Duration::from_secs(1), tolerance, resolution: 0.01, highest }
+    }
+
+    /// What a device that forwards so many frames a second would make of a second of a generator that reaches so many.
+    fn device(capacity: f64, reach: f64) -> impl FnMut(Option<f64>) -> Result<Outcome, Error> {
+        move |rate| {
+            let offered = rate.unwrap_or(reach).min(reach) as u64;
+            let came = offered.min(capacity as u64);
+            Ok(Outcome {
+                sent: Report { offered, bytes: offered * 60, elapsed: Duration::from_secs(1), ..Report::default() },
+                received: SinkCounters { frames: came, ..SinkCounters::default() },
+                lost: offered - came,
+                ..Outcome::default()
+            })
+        }
+    }
+
+    #[test]
+    fn the_capacity_is_found() {
+        let stop = AtomicBool::new(false);
+        for (capacity, tolerance, expected) in
+            [(123_456.0, 0.0, 123_456.0), (5_000.0, 0.0, 5_000.0), (900_000.0, 0.1, 1e6), (123_456.0, 0.05, 129_953.0)]
+        {
+            let mut count = 0;
+            let spec = spec(tolerance, None);
+            let found = bisect(&spec, &stop, device(capacity, 1e6), &mut |_: &Step| count += 1).unwrap();
+            assert!((0.985 * expected..=1.001 * expected).contains(&found.rate), "{capacity}: {}", found.rate);
+            assert_eq!(count, found.steps.len());
+            assert!(count < 16, "{count} steps");
+            assert_eq!(found.nothing_too_high, expected >= 1e6);
+        }
+    }
+
+    #[test]
+    fn a_generator_that_cannot_keep_the_rate_does_not_pass_it() {
+        let stop = AtomicBool::new(false);
+        let found = bisect(&spec(0.0, Some(5e6)), &stop, device(1e9, 1e6), &mut |_: &Step| ()).unwrap();
+        assert!(!found.steps[0].kept && !found.steps[0].passed);
+        assert!((0.98e6..=1.01e6).contains(&found.rate), "{}", found.rate);
+        let nothing = bisect(&spec(0.0, None), &stop, device(0.0, 1e6), &mut |_: &Step| ()).unwrap();
+        assert_eq!(nothing.rate, 0.0);
+    }
 }

@@ -107,7 +107,7 @@ mod tests {
             let group = random.below(2);
             let at = &mut next[group as usize];
             let sequence = match random.below(20) {
-                0 => at.saturating_sub(u64::from(random.below(900)) + 1).max(start),
+                0 => at.saturating_sub(u64::from(random.below(120)) + 1).max(start),
                 1 => {
                     *at += u64::from(random.below(1_500));
                     *at

@@ -57,3 +57,39 @@ impl Drop for Cable {
         let _ = netns::remove(&[self.left.clone(), self.right.clone()]);
     }
 }
+
+/// A left and a right namespace with `eth0` each, and a device under test between: `l0` and `r0`.
+pub(crate) struct Bench {
+    pub(crate) left: Namespace,
+    pub(crate) middle: Namespace,
+    pub(crate) right: Namespace,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |side: &str| Namespace::named(format!("penstock-pktgen-{}-{number}{side}", std::process::id()));
+        let bench = Bench { left: name("a"), middle: name("m"), right: name("b") };
+        netns::create(&[bench.left.clone(), bench.middle.clone(), bench.right.clone()]).unwrap();
+        for side in [&bench.left, &bench.middle, &bench.right] {
+            side.sysctl(&[("ipv6/conf/default/disable_ipv6", "1")]).unwrap();
+        }
+        for (side, mac, other) in [(&bench.left, LEFT, "l0"), (&bench.right, RIGHT, "r0")] {
+            let add = format!(
+                "link add eth0 address {mac} numrxqueues 1 numtxqueues 1 type veth peer name {other} numrxqueues 1 \
+                 numtxqueues 1 netns {}",
+                bench.middle.name()
+            );
+            side.batch(&[add, "link set eth0 up".into()]).unwrap();
+            bench.middle.batch(&[format!("link set {other} up")]).unwrap();
+        }
+        bench
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = netns::remove(&[self.left.clone(), self.middle.clone(), self.right.clone()]);
+    }
+}

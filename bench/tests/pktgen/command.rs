@@ -1,0 +1,89 @@
+//! The command line: exit codes, sentences, records.
+
+use std::process::{Command, Output};
+
+use crate::cable::Cable;
+
+fn pktgen(arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_penstock-pktgen")).args(arguments.split_whitespace()).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_trial_is_recorded_with_its_machine() {
+    let cable = Cable::new();
+    let (left, right) = (cable.left.name(), cable.right.name());
+    let output = pktgen(&format!(
+        "trial -i eth0 --netns {left} --destination 10.70.0.2 --rate 20k --frames 5000 --flows 100 --to-interface eth0 \
+         --to-netns {right} -o json"
+    ));
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["result"]["received"]["stamped"], 5_000);
+    assert_eq!(record["result"]["lost"], 0);
+    assert!(record["environment"]["kernel"].as_str().unwrap().starts_with("Linux"));
+    assert_eq!(record["environment"]["interfaces"].as_object().unwrap().len(), 2);
+    // The spec can be fed back.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("spec.json");
+    std::fs::write(&file, record["spec"]["send"].to_string()).unwrap();
+    let again = pktgen(&format!("send --spec {} -o json", file.display()));
+    assert_eq!(again.status.code(), Some(0), "{}", told(&again));
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&again["spec"], &again["result"]["offered"]), (&record["spec"]["send"], &5_000.into()));
+}
+
+#[test]
+fn loss_is_the_answer_no() {
+    let cable = Cable::new();
+    let (left, right) = (cable.left.name(), cable.right.name());
+    // To a station that is not there: an interface takes only what is for it, where nobody listens in.
+    cable.right.batch(&["link set eth0 down".into()]).unwrap();
+    let output = pktgen(&format!(
+        "trial -i eth0 --netns {left} --destination 10.70.0.2 --destination-mac 02:00:00:00:00:99 --rate 20k --frames 100 \
+         --to-interface eth0 --to-netns {right} --settle 50ms"
+    ));
+    assert!(matches!(output.status.code(), Some(1 | 3)), "{output:?}");
+}
+
+#[test]
+fn mistakes_are_one_sentence_with_a_remedy() {
+    let cable = Cable::new();
+    let left = cable.left.name();
+    for (arguments, code, words) in [
+        (format!("send -i nowhere --netns {left} --source 10.0.0.1 --destination 10.0.0.2"), 2, "ip link"),
+        ("send -i eth0 --netns penstock-no-such --destination 10.0.0.2".into(), 2, "ip netns list"),
+        (format!("send -i eth0 --netns {left} --destination 10.70.0.2 --flows 100k"), 2, "--source"),
+        (format!("send -i eth0 --netns {left} --source 10.0.0.1 --destination fd00::1"), 2, "IP version"),
+        (format!("latency -i eth0 --netns {left} --destination 10.70.0.2 --to-interface x"), 2, "--rate"),
+        (format!("send -i eth0 --netns {left} --destination 10.70.0.2 --rate fast"), 2, "flat-out"),
+        (format!("send -i eth0 --netns {left} --destination 10.70.0.98 --frames 1"), 3, "--destination-mac"),
+    ] {
+        let output = pktgen(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {}", told(&output));
+        assert!(told(&output).contains(words), "{arguments}: {}", told(&output));
+    }
+}
+
+#[test]
+fn every_port_passes_its_own_test() {
+    let output = pktgen("selftest");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", told(&output));
+    assert_eq!(text.matches(" ok: 1000 sent, 1000 received").count(), 8, "{text}");
+}
+
+#[test]
+fn help_teaches() {
+    let text = String::from_utf8(pktgen("--help").stdout).unwrap();
+    for word in ["selftest", "search", "Examples", "Exit codes"] {
+        assert!(text.contains(word), "{text}");
+    }
+    let text = String::from_utf8(pktgen("latency --help").stdout).unwrap();
+    for word in ["--to-interface", "--gateway", "imix", "zipf"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
