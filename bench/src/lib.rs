@@ -10,3 +10,4 @@ pub mod pktgen;
 pub mod plot;
 pub mod random;
 pub mod rulesets;
+pub mod scale;
