@@ -10,8 +10,8 @@
 //!
 //! # Epochs
 //!
-//! A direction keeps its epoch while its policy says the same, compared by pointer and, where pointers differ, by
-//! content; whatever else the rule set changes, the wire's flows are left alone. Otherwise it gets an epoch that it has
+//! A direction keeps its epoch while its policy says the same, compared by content: the compiler numbers equal chains alike, and
+//! knows which groups of addresses a change touched. Whatever else changes, the wire's flows are left alone. Otherwise it gets an epoch that it has
 //! never had, and flows judged before are judged again before their next frame passes. Rule numbers are content: control
 //! keeps a rule's number for as long as the rule exists, or every flow of the wire is judged again for nothing.
 //!
@@ -33,7 +33,6 @@
 //! Freeing a large snapshot takes long, so a worker never does: the publisher keeps every old one until it is the last to
 //! hold it, and frees it at its next publication or question ([`Publisher::reclaim`]).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,9 +41,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::classify::{Classifier, CompileError, WireSlot};
+use crate::address::Address;
+use crate::classify::compile::{Compiled, Compiler, Scope};
+use crate::classify::{Classifier, CompileError, MAX_CELLS, WireSlot};
 use crate::packet::Direction;
-use crate::rules::{Chain, Epoch, Policy, RuleSet, WireId};
+use crate::rules::{Epoch, GroupId, RuleSet, WireId, WireRules};
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,18 @@ impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// In what the rules are to be other than before: what it does not name stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Wires that are new, or whose rules are other ones.
+    pub wires: Vec<WireRules>,
+    /// Wires that are gone.
+    pub gone: Vec<WireId>,
+    /// Addresses, each with all groups that it is in from now on. Groups that no rule names are left aside: who names a group
+    /// for the first time names its members with it.
+    pub members: Vec<(Address, Arc<[GroupId]>)>,
 }
 
 /// A published rule set. It never changes.
@@ -123,7 +136,7 @@ type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// What the next publication is compared with.
 struct History {
-    rules: RuleSet,
+    compiler: Compiler,
     snapshot: Arc<Snapshot>,
     last_epoch: Epoch,
 }
@@ -162,29 +175,42 @@ impl Publisher {
                 current: ArcSwap::new(Arc::clone(&snapshot)),
                 generation: Padded(AtomicU64::new(snapshot.generation.0)),
             }),
-            history: Mutex::new(History { rules: RuleSet::default(), snapshot, last_epoch: Epoch::NONE }),
+            history: Mutex::new(History { compiler: Compiler::new(MAX_CELLS), snapshot, last_epoch: Epoch::NONE }),
             retired: Mutex::default(),
             seats: Mutex::default(),
             wakers: Mutex::default(),
         }
     }
 
-    /// Compiles and publishes. Returns when workers that load from now on get it; whether all have is
-    /// [`Publisher::acknowledged`]. Sleeping workers are left asleep.
+    /// Compiles and publishes all wires' rules: one that is not named is closed. Returns when workers that load from now on get
+    /// them; whether all have is [`Publisher::acknowledged`]. Sleeping workers are left asleep.
     ///
     /// # Errors
     /// What [`Classifier::compile`] refuses; the generation that runs stays.
     pub fn publish(&self, rules: RuleSet) -> Result<Generation, CompileError> {
+        self.put(&Change { wires: rules.wires, ..Change::default() }, Scope::All)
+    }
+
+    /// Publishes a change, which costs what it touches; otherwise as [`Publisher::publish`].
+    ///
+    /// # Errors
+    /// What [`Classifier::compile`] refuses; the generation that runs stays. Members are taken over all the same, and become
+    /// visible with the next change.
+    pub fn change(&self, change: &Change) -> Result<Generation, CompileError> {
+        self.put(change, Scope::Wires)
+    }
+
+    fn put(&self, change: &Change, scope: Scope) -> Result<Generation, CompileError> {
         // Held while compiling: publications follow one another, and nothing else waits for this lock.
         let mut history = lock(&self.history);
-        let classifier = Classifier::compile(&rules)?;
-        let (epochs, last_epoch) = history.epochs(&rules, &classifier);
+        let compiled = history.compiler.change(change, scope)?;
+        let (epochs, last_epoch) = history.epochs(&compiled);
         let generation = Generation(history.snapshot.generation.0 + 1);
-        let snapshot = Arc::new(Snapshot { generation, classifier, epochs });
+        let snapshot = Arc::new(Snapshot { generation, classifier: compiled.classifier, epochs });
         let old = self.shared.current.swap(Arc::clone(&snapshot));
         self.shared.generation.0.store(generation.0, Ordering::SeqCst);
         lock(&self.retired).push(old);
-        *history = History { rules, snapshot, last_epoch };
+        (history.snapshot, history.last_epoch) = (snapshot, last_epoch);
         self.reclaim();
         Ok(generation)
     }
@@ -275,46 +301,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl History {
     /// The epochs of the next generation by slot, and the last one in use.
-    fn epochs(&self, rules: &RuleSet, classifier: &Classifier) -> (Box<[[Epoch; 2]]>, Epoch) {
-        let old: HashMap<WireId, usize> =
-            self.rules.wires.iter().enumerate().map(|(index, wire)| (wire.wire, index)).collect();
+    fn epochs(&self, next: &Compiled) -> (Box<[[Epoch; 2]]>, Epoch) {
         let new_epoch = self.last_epoch.next();
         let mut last_epoch = self.last_epoch;
-        let mut same = SameChains::default();
-        let mut epochs = vec![[Epoch::NONE; 2]; rules.wires.len()];
-        for wire in &rules.wires {
-            let Some(slot) = classifier.slot(wire.wire) else { continue };
-            let old = old.get(&wire.wire).map(|&index| &self.rules.wires[index]);
-            epochs[slot.index()] = Direction::BOTH.map(|direction| {
-                let kept = old
-                    .filter(|old| same.policies(old.policy(direction), wire.policy(direction)))
-                    .and_then(|_| self.snapshot.slot(wire.wire))
-                    .map(|slot| self.snapshot.epoch(slot, direction));
-                kept.unwrap_or_else(|| {
+        let slots = next.classifier.wires().iter().zip(&next.changed).map(|(&wire, changed)| {
+            let before = self.snapshot.slot(wire);
+            Direction::BOTH.map(|direction| match before {
+                Some(slot) if !changed[direction as usize] => self.snapshot.epoch(slot, direction),
+                _ => {
                     last_epoch = new_epoch;
                     new_epoch
-                })
-            });
-        }
-        (epochs.into(), last_epoch)
-    }
-}
-
-/// Compares chains, each pair once: many wires share one.
-#[derive(Default)]
-struct SameChains(HashMap<(*const Chain, *const Chain), bool>);
-
-impl SameChains {
-    fn policies(&mut self, old: &Policy, new: &Policy) -> bool {
-        match (old, new) {
-            (Policy::Open, Policy::Open) => true,
-            (Policy::Chain(old), Policy::Chain(new)) => {
-                let pair = (Arc::as_ptr(old), Arc::as_ptr(new));
-                // `==` on an `Arc` looks at the pointers first, here and for the address sets inside.
-                *self.0.entry(pair).or_insert_with(|| old == new)
-            }
-            _ => false,
-        }
+                }
+            })
+        });
+        let epochs = slots.collect();
+        (epochs, last_epoch)
     }
 }
 

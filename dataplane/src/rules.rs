@@ -58,6 +58,12 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
+/// A group's number: a set of single addresses whose members come and go while the rules that name it stay. Who is in it is
+/// told beside the rules ([`crate::publish::Change`]). A group that no rule names any more is forgotten, and its number not
+/// used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u32);
+
 /// A set of addresses, as sorted, disjoint, maximal ranges. IPv4 lives in its mapped form ([`Address`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AddressSet {
@@ -151,6 +157,8 @@ pub enum Peers {
     Any,
     /// The addresses of a set, shared by all rules that mean the same one.
     Set(Arc<AddressSet>),
+    /// The members of a group.
+    Group(GroupId),
 }
 
 /// Destination ports of one protocol. For ICMP the "port" is type × 256 + code.
@@ -292,12 +300,18 @@ impl Decision {
 }
 
 impl Policy {
-    /// Judges by reading the rules one after the other: the definition that [`crate::classify`] is held equal to.
+    /// Judges by reading the rules one after the other: the definition that [`crate::classify`] is held equal to. Groups have
+    /// no members here.
     pub fn judge(&self, query: Query) -> Decision {
+        self.judge_among(query, &|_, _| false)
+    }
+
+    /// Judges as [`Policy::judge`], with a function that knows who is in which group.
+    pub fn judge_among(&self, query: Query, is_member: &dyn Fn(GroupId, Address) -> bool) -> Decision {
         let Policy::Chain(chain) = self else { return Decision::OPEN };
         let mut log = false;
         for tier in &chain.tiers {
-            let matching = tier.rules.iter().find(|rule| rule.matches(query));
+            let matching = tier.rules.iter().find(|rule| rule.matches(query, is_member));
             let action = matching.map_or(tier.default, |rule| rule.action);
             log |= matching.is_some_and(|rule| rule.log);
             if action != Action::Pass {
@@ -310,10 +324,11 @@ impl Policy {
 
 impl Rule {
     /// Whether the rule means this.
-    pub fn matches(&self, query: Query) -> bool {
+    pub fn matches(&self, query: Query, is_member: &dyn Fn(GroupId, Address) -> bool) -> bool {
         let peer = match &self.peers {
             Peers::Any => true,
             Peers::Set(set) => set.contains(query.peer),
+            Peers::Group(group) => is_member(*group, query.peer),
         };
         peer && self.services.contains(query.protocol, query.port)
     }

@@ -232,9 +232,14 @@ impl World {
             container_port: port as i32,
             ..ContainerPort::default()
         };
-        let ports = vec![port("http", if app.is_multiple_of(5) { 8000 + app % 3 } else { 8080 }), port("metrics", 9090)];
-        let container =
-            Container { name: "main".to_owned(), image: Some(app_name(app)), ports: Some(ports), ..Container::default() };
+        let ports =
+            vec![port("http", if app.is_multiple_of(5) { 8000 + app % 3 } else { 8080 }), port("metrics", 9090)];
+        let container = Container {
+            name: "main".to_owned(),
+            image: Some(app_name(app)),
+            ports: Some(ports),
+            ..Container::default()
+        };
         let uid = format!("{hash:08x}-{:04x}-4{:03x}-8000-{:012x}", app, namespace & 0xfff, pod.place);
         Pod {
             metadata: ObjectMeta {
@@ -315,11 +320,14 @@ impl World {
                 ..from(vec![peer(Some(system(&namespace_name(2))), None)], vec![named("metrics")])
             },
             4 | 5 => from(vec![peer(None, Some(client))], vec![named("http"), tcp(443)]),
-            6 => from(vec![peer(Some(team), Some(client)), peer(None, Some(LabelSelector::default()))], vec![tcp(5432)]),
+            6 => {
+                from(vec![peer(Some(team), Some(client)), peer(None, Some(LabelSelector::default()))], vec![tcp(5432)])
+            }
             7 => to(target.clone(), vec![peer(None, Some(client)), peer(Some(team), None)], vec![named("http")]),
             8 => {
                 let (low, hole) = (random.below(200) + 20, random.below(16));
-                let block = IPBlock { cidr: format!("{low}.0.0.0/8"), except: Some(vec![format!("{low}.{hole}.0.0/16")]) };
+                let block =
+                    IPBlock { cidr: format!("{low}.0.0.0/8"), except: Some(vec![format!("{low}.{hole}.0.0/16")]) };
                 let peer = NetworkPolicyPeer { ip_block: Some(block), ..NetworkPolicyPeer::default() };
                 to(target.clone(), vec![peer], vec![tcp(443), port("TCP", IntOrString::Int(30000), Some(32767))])
             }

@@ -90,8 +90,16 @@ impl fmt::Display for Report {
             self.local_namespaces,
             shape.seed
         )?;
-        writeln!(f, "objects taken in: {:.0} ms; first compile to applied: {:.0} ms", self.objects_ms, self.first_compile_ms)?;
-        writeln!(f, "{:<36} {:>6} {:>11} {:>11} {:>11}", "change to applied", "count", "median µs", "p99 µs", "max µs")?;
+        writeln!(
+            f,
+            "objects taken in: {:.0} ms; first compile to applied: {:.0} ms",
+            self.objects_ms, self.first_compile_ms
+        )?;
+        writeln!(
+            f,
+            "{:<36} {:>6} {:>11} {:>11} {:>11}",
+            "change to applied", "count", "median µs", "p99 µs", "max µs"
+        )?;
         for Latency { change, count, median_us, p99_us, max_us } in &self.changes {
             writeln!(f, "{change:<36} {count:>6} {median_us:>11.0} {p99_us:>11.0} {max_us:>11.0}")?;
         }
@@ -138,8 +146,12 @@ pub fn run(config: &Config) -> anyhow::Result<Report> {
     let mut cluster = Cluster::new();
     let objects = take_in(&mut cluster, &world)?;
     let in_objects = resident()?;
-    let endpoints = (0..).map(WireId).zip(world.local()).map(|(wire, (namespace, name))| (ObjectName::new(&namespace, &name), wire));
-    let mut control = Control { cluster, resolver: Resolver::new(OwnNode::Allow), enforcer, endpoints: endpoints.collect() };
+    let endpoints = (0..)
+        .map(WireId)
+        .zip(world.local())
+        .map(|(wire, (namespace, name))| (ObjectName::new(&namespace, &name), wire));
+    let mut control =
+        Control { cluster, resolver: Resolver::new(OwnNode::Allow), enforcer, endpoints: endpoints.collect() };
     let began = Instant::now();
     control.apply()?;
     let first = began.elapsed();

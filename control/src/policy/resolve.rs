@@ -212,6 +212,7 @@ impl<'a> Pass<'a> {
             let set = match &rule.peers {
                 Peers::Any => std::ptr::null(),
                 Peers::Set(set) => Arc::as_ptr(set),
+                Peers::Group(_) => unreachable!("resolved at once, peers are sets"),
             };
             (rule.id, set, rule.services.clone())
         });
@@ -318,6 +319,7 @@ impl<'a> Pass<'a> {
                 let addresses = self.cluster.addresses_of(pod).map(Address::from).filter(|&address| match peers {
                     Peers::Any => true,
                     Peers::Set(set) => set.contains(address),
+                    Peers::Group(_) => false,
                 });
                 by_number.entry(number).or_default().extend(addresses);
             }

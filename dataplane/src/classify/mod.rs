@@ -35,12 +35,15 @@
 //! # Thread-safety
 //!
 //! A classifier never changes and has no interior mutability: any number of threads may ask it. How they get a new one
-//! is told in [`crate::publish`]. Compiling belongs to a control thread: it allocates, and takes milliseconds.
+//! is told in [`crate::publish`]. Compiling belongs to a control thread: it allocates. A classifier that follows another one
+//! (`compile`) shares with it what did not change.
 
-mod compile;
+pub(crate) mod compile;
+mod numbering;
 mod partition;
 mod ports;
 mod rank;
+mod spans;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -52,6 +55,8 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::packet::Direction;
 use crate::rules::{Decision, Query, RuleSet, WireId};
+use partition::Cut;
+use spans::V4;
 use table::ChainTable;
 use trie::Trie;
 
@@ -59,7 +64,7 @@ use trie::Trie;
 const OPEN: u32 = u32::MAX;
 
 /// Cells in the tables of all chains: 256 MiB. Policies stay far below.
-const MAX_CELLS: usize = 1 << 26;
+pub(crate) const MAX_CELLS: usize = 1 << 26;
 
 /// Why a rule set cannot be compiled. The running one stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,22 +117,43 @@ pub struct Size {
 }
 
 /// From an address to its class.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Addresses {
     v4: Trie,
     v6: Trie,
     classes: u32,
 }
 
+impl Default for Addresses {
+    /// All of class 0.
+    fn default() -> Self {
+        let whole = |(first, _), bits| Trie::new(&[Cut { first, class: 0 }], bits);
+        Addresses { v4: whole(V4, 32), v6: whole((0, 0), 128), classes: 1 }
+    }
+}
+
 impl Addresses {
+    /// Gives other classes to a range: to each part of it that which `class_of` answers for its class.
+    fn update(&mut self, first: u128, last: u128, class_of: &mut dyn FnMut(u32) -> u32) {
+        let (first_v4, last_v4) = V4;
+        if first <= last_v4 && last >= first_v4 {
+            self.v4.update(first.max(first_v4), last.min(last_v4), class_of);
+        }
+        // What the trie of IPv6 says of the IPv4 window nobody asks.
+        if first < first_v4 || last > last_v4 {
+            self.v6.update(first, last, class_of);
+        }
+    }
+
+    #[inline]
     fn class(&self, address: Address) -> u32 {
         let trie = if address.is_v4() { &self.v4 } else { &self.v6 };
         trie.lookup(address.to_bits())
     }
 }
 
-/// A compiled rule set.
-#[derive(Debug)]
+/// A compiled rule set; the default one knows no wire.
+#[derive(Debug, Default)]
 pub struct Classifier {
     /// Sorted; a wire's place is its slot.
     wires: Box<[WireId]>,
@@ -135,20 +161,7 @@ pub struct Classifier {
     directions: Box<[[u32; 2]]>,
     addresses: Addresses,
     chains: Box<[ChainTable]>,
-    decisions: Box<[Decision]>,
-}
-
-impl Default for Classifier {
-    /// One that knows no wire.
-    fn default() -> Self {
-        Classifier {
-            wires: Box::default(),
-            directions: Box::default(),
-            addresses: Addresses { v4: Trie::new(&[], 32), v6: Trie::new(&[], 128), classes: 1 },
-            chains: Box::default(),
-            decisions: Box::default(),
-        }
-    }
+    decisions: Arc<[Decision]>,
 }
 
 impl Classifier {

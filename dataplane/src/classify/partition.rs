@@ -3,7 +3,7 @@
 //! ranges × sets; addresses and services (protocol and port as one number) are both numbers here.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::CompileError;
 
@@ -20,11 +20,11 @@ pub(super) struct Cut {
 /// Ends of ranges in one partition. It bounds every index that follows from them to 31 bits.
 const MAX_ENDS: usize = 1 << 26;
 
-/// The classes found so far. Class 0 is in no set.
+/// The classes found so far, by what they are in; a class keeps its number. Class 0 is in no set.
 #[derive(Debug)]
 pub(super) struct Classes {
-    members: Vec<Rc<Members>>,
-    numbers: HashMap<Rc<Members>, u32>,
+    members: Vec<Arc<Members>>,
+    numbers: HashMap<Arc<Members>, u32>,
 }
 
 impl Classes {
@@ -44,13 +44,19 @@ impl Classes {
         self.members.iter().map(|members| &**members)
     }
 
-    fn number(&mut self, members: &Members) -> u32 {
+    /// Which sets a class is in.
+    pub(super) fn of(&self, class: u32) -> &Members {
+        &self.members[class as usize]
+    }
+
+    /// The class of what is in exactly these sets.
+    pub(super) fn number(&mut self, members: &Members) -> u32 {
         if let Some(&number) = self.numbers.get(members) {
             return number;
         }
         let number = self.len();
-        let members: Rc<Members> = members.into();
-        self.members.push(Rc::clone(&members));
+        let members: Arc<Members> = members.into();
+        self.members.push(Arc::clone(&members));
         self.numbers.insert(members, number);
         number
     }
@@ -113,7 +119,7 @@ fn sorted_ends<'a>(
 }
 
 /// Puts a set into the bit vector, or takes it out.
-fn toggle(members: &mut Vec<(u32, u64)>, set: u32) {
+pub(super) fn toggle(members: &mut Vec<(u32, u64)>, set: u32) {
     let (word, bit) = (set / 64, 1 << (set % 64));
     match members.binary_search_by_key(&word, |&(index, _)| index) {
         Ok(place) => {

@@ -14,8 +14,11 @@ const LAST: u128 = (1 << 24) - 1;
 /// Up to this many cuts within a protocol a search in a short list is quicker than a bitmap of all ports.
 const SHORT: usize = 8;
 
+/// A list of services, as disjoint ranges of numbers.
+pub(super) type ServiceList = Vec<(u128, u128)>;
+
 /// The services of a rule as disjoint ranges, so that lists that mean the same are equal.
-pub(super) fn ranges(services: &Services) -> Vec<(u128, u128)> {
+pub(super) fn ranges(services: &Services) -> ServiceList {
     let Services::Ports(ports) = services else { return vec![(0, LAST)] };
     let number = |protocol: Protocol, port: u16| u128::from(protocol.0) << 16 | u128::from(port);
     let mut ranges: Vec<_> = ports
@@ -85,6 +88,11 @@ impl PortMap {
 }
 
 impl ServiceMap {
+    /// All services in one column.
+    pub(super) fn uniform() -> Self {
+        ServiceMap { protocols: [0; 256], maps: vec![PortMap::Uniform(0)], columns: 1 }
+    }
+
     /// From lists of services, each as [`ranges`] gives them; answers the map, and for each list the columns it means.
     pub(super) fn new(services: &[&[(u128, u128)]]) -> Result<(Self, Vec<Columns>), CompileError> {
         let mut classes = Classes::new();

@@ -1,5 +1,7 @@
 //! A bitmap that counts: how many bits are set up to a position, in constant time.
 
+use std::sync::Arc;
+
 /// Sixty-four bits, beside the count of all bits set before them: one cache line answers a question.
 #[derive(Clone, Copy, Debug, Default)]
 struct Word {
@@ -7,10 +9,10 @@ struct Word {
     before: u32,
 }
 
-/// An immutable set of small numbers with rank.
-#[derive(Debug)]
+/// A set of small numbers with rank. Clones share their memory until one of them grows.
+#[derive(Clone, Debug)]
 pub(super) struct RankBitmap {
-    words: Box<[Word]>,
+    words: Arc<[Word]>,
 }
 
 impl RankBitmap {
@@ -26,6 +28,19 @@ impl RankBitmap {
             before += word.bits.count_ones();
         }
         RankBitmap { words: words.into() }
+    }
+
+    /// Puts in a number that is larger than all others.
+    pub(super) fn push(&mut self, one: u32) {
+        let before = self.words.last().map_or(0, |word| word.before + word.bits.count_ones());
+        let missing = (one as usize / 64 + 1).saturating_sub(self.words.len());
+        let mut words: Vec<Word> = Vec::with_capacity(self.words.len() + missing);
+        words.extend_from_slice(&self.words);
+        words.extend(std::iter::repeat_n(Word { bits: 0, before }, missing));
+        if let Some(word) = words.last_mut() {
+            word.bits |= 1 << (one % 64);
+        }
+        self.words = words.into();
     }
 
     /// How many numbers of the set are at most `position`, which is below the length.
@@ -50,6 +65,21 @@ impl RankBitmap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bitmap_that_grew_is_the_one_that_was_made_at_once() {
+        let ones = [3, 64, 65, 200, 511];
+        let mut grown = RankBitmap::new([], 0);
+        for one in ones {
+            let before = grown.clone();
+            grown.push(one);
+            assert_eq!(before.index_of(one), None, "a clone does not grow along");
+        }
+        let made = RankBitmap::new(ones, 512);
+        for position in 0..600 {
+            assert_eq!(grown.index_of(position), made.index_of(position), "{position}");
+        }
+    }
 
     #[test]
     fn counts_agree_with_a_sorted_list() {

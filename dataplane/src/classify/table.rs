@@ -6,15 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::CompileError;
-use super::compile::Interner;
-use super::partition::Members;
-use super::ports::{Columns, ServiceMap};
+use super::numbering::Interner;
+use super::partition::{Classes, Members};
+use super::ports::{Columns, ServiceList, ServiceMap};
 use super::rank::RankBitmap;
 use crate::packet::Protocol;
 use crate::rules::{Action, Decision, RuleId};
 
 /// A rule in numbers; one that can match nothing is left out.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct NumberedRule {
     pub(super) action: Action,
     pub(super) log: bool,
@@ -30,18 +30,39 @@ pub(super) type NumberedChain = Vec<(Vec<NumberedRule>, Action)>;
 /// For each word of the bit vector over all sets, the classes in which it is not zero, in order.
 pub(super) type ClassesByWord = Vec<Vec<(u32, u64)>>;
 
-/// The compiled form of a chain.
-#[derive(Debug)]
+/// Turns round which sets each class is in.
+pub(super) fn classes_by_word(classes: &Classes) -> ClassesByWord {
+    let mut words = ClassesByWord::new();
+    for (class, members) in (0..).zip(classes.members()) {
+        for &(word, bits) in members {
+            if words.len() <= word as usize {
+                words.resize(word as usize + 1, Vec::new());
+            }
+            words[word as usize].push((class, bits));
+        }
+    }
+    words
+}
+
+/// The compiled form of a chain. Clones share their memory.
+#[derive(Clone, Debug)]
 pub(super) struct ChainTable {
     rows: RowMap,
     services: Arc<ServiceMap>,
     columns: u32,
     /// Numbers of decisions, row after row.
-    cells: Box<[u32]>,
+    cells: Arc<[u32]>,
 }
 
 impl ChainTable {
+    /// In the place of a number that no chain has: nobody asks it.
+    pub(super) fn none() -> Self {
+        let services = ServiceMap::uniform();
+        ChainTable { rows: RowMap::new(&[]), services: Arc::new(services), columns: 1, cells: Arc::new([0]) }
+    }
+
     /// The number of the decision on a peer of this class.
+    #[inline]
     pub(super) fn decision(&self, class: u32, protocol: Protocol, port: u16) -> u32 {
         let column = self.services.column(protocol, port);
         self.cells[self.rows.row(class) as usize * self.columns as usize + column as usize]
@@ -56,14 +77,19 @@ impl ChainTable {
     pub(super) fn services(&self) -> &Arc<ServiceMap> {
         &self.services
     }
+
+    /// How many cells it has.
+    pub(super) fn cells(&self) -> usize {
+        self.cells.len()
+    }
 }
 
 /// From address class to row. Classes that the chain's rules do not tell from an address outside of all their sets
 /// have row 0, and most do: the others are few beside the classes of all chains together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RowMap {
     classes: RankBitmap,
-    rows: Box<[u32]>,
+    rows: Arc<[u32]>,
 }
 
 impl RowMap {
@@ -80,41 +106,61 @@ impl RowMap {
         self.classes.index_of(class).map_or(0, |index| self.rows[index as usize])
     }
 
+    /// Adds a class that is larger than all that it knows.
+    fn push(&mut self, class: u32, row: u32) {
+        self.classes.push(class);
+        self.rows = self.rows.iter().copied().chain([row]).collect();
+    }
+
     fn memory(&self) -> usize {
         self.classes.memory() + size_of_val(&*self.rows)
     }
 }
 
-/// A list of services, as disjoint ranges ([`super::ports::ranges`]).
-type ServiceList = Vec<(u128, u128)>;
+/// A chain, its table, and what it takes to add to the table.
+#[derive(Debug)]
+pub(super) struct CompiledChain {
+    pub(super) table: ChainTable,
+    index: RuleIndex,
+    defaults: Vec<Action>,
+    /// Which columns each of the services means.
+    meant: Arc<[Columns]>,
+}
 
 /// A map of services, and which of its columns each of them means.
 type MeantServices = (Arc<ServiceMap>, Arc<[Columns]>);
 
-/// What the tables of all chains share while they are built.
-pub(super) struct Tables<'a> {
-    words: ClassesByWord,
-    services: &'a [ServiceList],
+/// What the tables of all chains share.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) services: Interner<ServiceList>,
     maps: HashMap<Vec<u32>, MeantServices>,
-    decisions: Interner<Decision>,
-    cells: usize,
+    pub(super) decisions: Interner<Decision>,
+    pub(super) cells: usize,
     /// How many cells there may be.
     limit: usize,
 }
 
-impl<'a> Tables<'a> {
-    /// Over these classes and services, with at most so many cells.
-    pub(super) fn new(words: ClassesByWord, services: &'a [ServiceList], limit: usize) -> Self {
-        Tables { words, services, maps: HashMap::new(), decisions: Interner::default(), cells: 0, limit }
+impl Tables {
+    /// None yet, and at most so many cells.
+    pub(super) fn new(limit: usize) -> Self {
+        let (services, decisions) = (Interner::default(), Interner::default());
+        Tables { services, maps: HashMap::new(), decisions, cells: 0, limit }
     }
 
-    /// The decisions by number.
-    pub(super) fn into_decisions(self) -> Box<[Decision]> {
-        self.decisions.values.into()
+    /// Forgets what the tables so far had in common: all are about to be built anew.
+    pub(super) fn reset(&mut self) {
+        self.maps.clear();
+        self.decisions = Interner::default();
+        self.cells = 0;
     }
 
     /// Builds the table of a chain.
-    pub(super) fn chain(&mut self, chain: &NumberedChain) -> Result<ChainTable, CompileError> {
+    pub(super) fn chain(
+        &mut self,
+        chain: &NumberedChain,
+        words: &ClassesByWord,
+    ) -> Result<CompiledChain, CompileError> {
         let index = RuleIndex::new(chain);
         let (services, meant) = self.services(&index.services)?;
         let columns = services.columns();
@@ -123,7 +169,7 @@ impl<'a> Tables<'a> {
         rows.number(self.row(&defaults, &index.rules_for(&[]), &meant, columns).into());
         let mut by_members = HashMap::new();
         let mut class_rows = Vec::new();
-        let known = self.classes_of(&index.sets);
+        let known = classes_of(&index.sets, words);
         for (class, members) in known.iter() {
             let row = match by_members.entry(members) {
                 Entry::Occupied(entry) => *entry.get(),
@@ -141,7 +187,26 @@ impl<'a> Tables<'a> {
             }
         }
         self.cells += rows.values.len() * columns as usize;
-        Ok(ChainTable { rows: RowMap::new(&class_rows), services, columns, cells: rows.values.concat().into() })
+        let rows_of_classes = RowMap::new(&class_rows);
+        let table = ChainTable { rows: rows_of_classes, services, columns, cells: rows.values.concat().into() };
+        Ok(CompiledChain { table, index, defaults, meant })
+    }
+
+    /// Adds a class that is in any of a chain's sets and has a larger number than all before. The limit of cells is for
+    /// rules: what addresses add to them is not held against it.
+    pub(super) fn add_class(&mut self, chain: &mut CompiledChain, class: u32, members: &Members) {
+        let CompiledChain { table, index, defaults, meant } = chain;
+        let cells = self.row(defaults, &index.rules_for(members), meant, table.columns);
+        let known = table.cells.chunks(table.columns as usize).position(|row| row == cells);
+        let row = known.unwrap_or_else(|| {
+            self.cells += cells.len();
+            let rows = table.cells.len() / cells.len();
+            table.cells = table.cells.iter().copied().chain(cells).collect();
+            rows
+        });
+        if row != 0 {
+            table.rows.push(class, row as u32);
+        }
     }
 
     /// The map of these services, and which of its columns each means.
@@ -149,28 +214,12 @@ impl<'a> Tables<'a> {
         if let Some((map, columns)) = self.maps.get(numbers) {
             return Ok((Arc::clone(map), Arc::clone(columns)));
         }
-        let lists: Vec<&[(u128, u128)]> = numbers.iter().map(|&list| self.services[list as usize].as_slice()).collect();
+        let lists: Vec<&[(u128, u128)]> =
+            numbers.iter().map(|&list| self.services.values[list as usize].as_slice()).collect();
         let (map, columns) = ServiceMap::new(&lists)?;
         let (map, columns): (_, Arc<[Columns]>) = (Arc::new(map), columns.into());
         self.maps.insert(numbers.to_vec(), (Arc::clone(&map), Arc::clone(&columns)));
         Ok((map, columns))
-    }
-
-    /// The classes that are in any of the sets (sorted), each with which of them.
-    fn classes_of(&self, sets: &[u32]) -> KnownClasses {
-        let mut found: Vec<(u32, (u32, u64))> = Vec::new();
-        for sets in sets.chunk_by(|a, b| a / 64 == b / 64) {
-            let word = sets[0] / 64;
-            let mask = sets.iter().fold(0, |mask, set| mask | 1 << (set % 64));
-            let classes = self.words[word as usize].iter();
-            found.extend(
-                classes.filter(|(_, bits)| bits & mask != 0).map(|&(class, bits)| (class, (word, bits & mask))),
-            );
-        }
-        // Stable, and quick on what is made of a few sorted runs.
-        found.sort_by_key(|&(class, _)| class);
-        let (classes, members) = found.into_iter().unzip();
-        KnownClasses { classes, members }
     }
 
     /// A row: the decision for each column when exactly these rules mean the peer.
@@ -212,6 +261,21 @@ impl<'a> Tables<'a> {
     }
 }
 
+/// The classes that are in any of the sets (sorted), each with which of them.
+fn classes_of(sets: &[u32], words: &ClassesByWord) -> KnownClasses {
+    let mut found: Vec<(u32, (u32, u64))> = Vec::new();
+    for sets in sets.chunk_by(|a, b| a / 64 == b / 64) {
+        let word = sets[0] / 64;
+        let mask = sets.iter().fold(0, |mask, set| mask | 1 << (set % 64));
+        let classes = words.get(word as usize).into_iter().flatten();
+        found.extend(classes.filter(|(_, bits)| bits & mask != 0).map(|&(class, bits)| (class, (word, bits & mask))));
+    }
+    // Stable, and quick on what is made of a few sorted runs.
+    found.sort_by_key(|&(class, _)| class);
+    let (classes, members) = found.into_iter().unzip();
+    KnownClasses { classes, members }
+}
+
 /// The classes that a chain's sets tell from all others: class by class the words of its [`Members`], in order.
 struct KnownClasses {
     classes: Vec<u32>,
@@ -231,6 +295,7 @@ impl KnownClasses {
 }
 
 /// A rule, and where it stands in its chain.
+#[derive(Debug)]
 struct Place {
     tier: u32,
     rule: NumberedRule,
@@ -239,6 +304,7 @@ struct Place {
 }
 
 /// A chain's rules by the peers they mean.
+#[derive(Debug)]
 struct RuleIndex {
     /// All, in order.
     places: Vec<Place>,

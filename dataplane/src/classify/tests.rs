@@ -8,6 +8,8 @@ use super::*;
 use crate::packet::Protocol;
 use crate::rules::{Action, AddressSet, Chain, Peers, Policy, PortRange, Rule, RuleId, Services, Tier, WireRules};
 
+mod changes;
+
 const PROTOCOLS: [Protocol; 6] =
     [Protocol(0), Protocol::ICMP, Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol(255)];
 

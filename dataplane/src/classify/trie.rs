@@ -3,6 +3,12 @@
 //!
 //! A lookup touches a root entry, then a node and an entry a level: at most two levels below a 16-bit root for IPv4, and
 //! for IPv6 as many as there are bytes at which the addresses of the rules part.
+//!
+//! Nodes live in *chunks*, each with the entries of its nodes, behind an [`Arc`]: a clone of the trie shares all of them, and
+//! [`Trie::update`] copies those on the way to what it changes. Nodes that an update no longer needs stay where they are
+//! until the trie is built anew ([`Trie::garbage`]).
+
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -10,6 +16,9 @@ use super::partition::Cut;
 
 /// Above this many cuts the root is a table indexed by sixteen bits, below it a single entry.
 const TABLE_FROM: usize = 64;
+
+/// Nodes of a chunk: what an update of one address copies, with their entries.
+const CHUNK: usize = 16;
 
 /// A class, or with the high bit set the number of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,12 @@ impl Entry {
     fn is_node(self) -> bool {
         self.0 & Self::NODE != 0
     }
+
+    /// The node's chunk, and its place there.
+    fn place(self) -> (usize, usize) {
+        let number = (self.0 & !Self::NODE) as usize;
+        (number / CHUNK, number % CHUNK)
+    }
 }
 
 /// One byte of the address, in one cache line.
@@ -37,7 +52,7 @@ struct Node {
     prefix: u128,
     /// The class of all addresses with another prefix that come here.
     outside: u32,
-    /// Where its entries begin.
+    /// Where its entries begin in its chunk.
     entries: u32,
     /// Bits set in `starts` before each word.
     before: [u8; 4],
@@ -46,65 +61,310 @@ struct Node {
 }
 
 impl Node {
+    /// A node of these entries, which begin at a place of its chunk; what is kept of them follows.
+    fn new(all: &[Entry; 256], prefix: u128, outside: u32, shift: u32, entries: usize) -> (Node, ArrayVec<Entry, 256>) {
+        let mut node = Node { starts: [0; 4], prefix, outside, entries: entries as u32, before: [0; 4], shift };
+        let mut kept = ArrayVec::<Entry, 256>::new();
+        for (byte, &entry) in all.iter().enumerate() {
+            if kept.last() != Some(&entry) {
+                kept.push(entry);
+                node.starts[byte / 64] |= 1 << (byte % 64);
+            }
+        }
+        for word in 1..4 {
+            node.before[word] = node.before[word - 1] + node.starts[word - 1].count_ones() as u8;
+        }
+        (node, kept)
+    }
+
     fn entry(&self, byte: usize) -> usize {
         let word = byte / 64;
         let set = (self.starts[word] & (u64::MAX >> (63 - byte % 64))).count_ones();
         self.entries as usize + usize::from(self.before[word]) + set as usize - 1
     }
+
+    /// How many entries it has.
+    fn len(&self) -> usize {
+        usize::from(self.before[3]) + self.starts[3].count_ones() as usize
+    }
+
+    /// Its first address and its last.
+    fn range(&self) -> (u128, u128) {
+        (self.prefix, self.prefix | low_bits(self.shift + 8))
+    }
+}
+
+/// A number of so many ones.
+fn low_bits(bits: u32) -> u128 {
+    u128::MAX.checked_shr(128 - bits).unwrap_or(0)
+}
+
+/// Some nodes and their entries.
+#[derive(Clone, Debug, Default)]
+struct Chunk {
+    nodes: ArrayVec<Node, CHUNK>,
+    entries: Vec<Entry>,
+}
+
+impl Chunk {
+    /// All 256 entries of a node.
+    fn expand(&self, place: usize) -> [Entry; 256] {
+        let node = &self.nodes[place];
+        std::array::from_fn(|byte| self.entries[node.entry(byte)])
+    }
+
+    /// Puts other entries in the place of a node's; the entries of those behind it move.
+    fn replace(&mut self, place: usize, all: &[Entry; 256], outside: u32) {
+        let old = self.nodes[place];
+        let (node, kept) = Node::new(all, old.prefix, outside, old.shift, old.entries as usize);
+        let from = old.entries as usize;
+        self.entries.splice(from..from + old.len(), kept.iter().copied());
+        for behind in &mut self.nodes[place + 1..] {
+            behind.entries = behind.entries + kept.len() as u32 - old.len() as u32;
+        }
+        self.nodes[place] = node;
+    }
 }
 
 /// The addresses of one family, or any other part of the 128-bit numbers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Trie {
-    root: Box<[Entry]>,
+    root: Arc<[Entry]>,
     root_shift: u32,
-    nodes: Vec<Node>,
-    entries: Vec<Entry>,
+    chunks: Arc<[Arc<Chunk>]>,
+    /// The first number and how many bits are below it.
+    low: u128,
+    bits: u32,
+    nodes: usize,
+    garbage: usize,
 }
 
 impl Trie {
     /// From the cuts of all numbers that share everything but the lowest `bits` (a multiple of 8, at least 24) with the
     /// first cut, which stands at their beginning.
     pub(super) fn new(cuts: &[Cut], bits: u32) -> Self {
-        let mut trie = Trie { root: Box::new([Entry(0)]), root_shift: 0, nodes: Vec::new(), entries: Vec::new() };
+        let mut builder = Builder::default();
         let low = cuts.first().map_or(0, |cut| cut.first);
-        if cuts.len() < TABLE_FROM || bits > 32 {
-            trie.root[0] = trie.build(cuts, low, bits);
+        let (root, root_shift): (Arc<[Entry]>, u32) = if cuts.len() < TABLE_FROM || bits > 32 {
+            ([builder.build(cuts, low, bits)].into(), 0)
         } else {
-            trie.root_shift = bits - 16;
+            let root_shift = bits - 16;
             let mut root = Vec::with_capacity(1 << 16);
-            for block in Blocks::new(cuts, low, trie.root_shift, 1 << 16) {
-                let entry = trie.build(block.cuts, block.low, trie.root_shift);
+            for block in Blocks::new(cuts, low, root_shift, 1 << 16) {
+                let entry = builder.build(block.cuts, block.low, root_shift);
                 root.extend(std::iter::repeat_n(entry, block.run));
             }
-            trie.root = root.into();
-        }
-        trie.nodes.shrink_to_fit();
-        trie.entries.shrink_to_fit();
-        trie
+            (root.into(), root_shift)
+        };
+        let nodes = builder.nodes.len();
+        Trie { root, root_shift, chunks: builder.into_chunks(), low, bits, nodes, garbage: 0 }
     }
 
     /// The class of a number.
+    #[inline]
     pub(super) fn lookup(&self, number: u128) -> u32 {
         // The root has one entry or 65,536: a mask of its length is an index into it.
         let mut entry = self.root[(number >> self.root_shift) as usize & (self.root.len() - 1)];
         while entry.is_node() {
-            let node = &self.nodes[(entry.0 & !Entry::NODE) as usize];
+            let (chunk, place) = entry.place();
+            let chunk = &*self.chunks[chunk];
+            let node = &chunk.nodes[place];
             // Both questions at once: a prefix that differs leaves bits above the byte.
             let byte = (number ^ node.prefix) >> node.shift;
             if byte > 0xff {
                 return node.outside;
             }
-            entry = self.entries[node.entry(byte as usize)];
+            entry = chunk.entries[node.entry(byte as usize)];
         }
         entry.0
     }
 
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&*self.root) + size_of_val(&*self.nodes) + size_of_val(&*self.entries)
+        let chunk = |chunk: &Arc<Chunk>| size_of::<Chunk>() + chunk.entries.capacity() * size_of::<Entry>();
+        size_of_val(&*self.root) + size_of_val(&*self.chunks) + self.chunks.iter().map(chunk).sum::<usize>()
     }
 
+    /// How many nodes there are, and how many of them nothing leads to any more.
+    pub(super) fn garbage(&self) -> (usize, usize) {
+        (self.nodes, self.garbage)
+    }
+
+    /// Gives other classes to the numbers from `first` to `last`: to each one that `class_of` answers for the one it has.
+    pub(super) fn update(&mut self, first: u128, last: u128, class_of: &mut dyn FnMut(u32) -> u32) {
+        if self.root_shift == 0 {
+            let (low, bits) = (self.low, self.bits);
+            let entry = self.change(self.root[0], Block128 { low, bits }, (first, last), class_of);
+            if self.root[0] != entry {
+                self.root = [entry].into();
+            }
+            return;
+        }
+        let bits = self.root_shift;
+        for index in (first - self.low) >> bits..=(last - self.low) >> bits {
+            let block = Block128 { low: self.low + (index << bits), bits };
+            let range = (first.max(block.low), last.min(block.low | low_bits(bits)));
+            let old = self.root[index as usize];
+            let entry = self.change(old, block, range, class_of);
+            if entry != old {
+                Arc::make_mut(&mut self.root)[index as usize] = entry;
+            }
+        }
+    }
+
+    /// The entry of a block after a change of a range in it.
+    fn change(
+        &mut self,
+        entry: Entry,
+        block: Block128,
+        (first, last): (u128, u128),
+        class_of: &mut dyn FnMut(u32) -> u32,
+    ) -> Entry {
+        if !entry.is_node() {
+            let class = class_of(entry.0);
+            if class == entry.0 || (first, last) == (block.low, block.low | low_bits(block.bits)) {
+                return Entry(class);
+            }
+            let cuts = [Cut { first: block.low, class: entry.0 }, Cut { first, class }];
+            let after = (last < block.low | low_bits(block.bits)).then(|| Cut { first: last + 1, class: entry.0 });
+            let cuts: ArrayVec<Cut, 3> = cuts.into_iter().skip(usize::from(first == block.low)).chain(after).collect();
+            return self.build(&cuts, block);
+        }
+        let (chunk, place) = entry.place();
+        let node = self.chunks[chunk].nodes[place];
+        let (node_first, node_last) = node.range();
+        let around = first < node_first || last > node_last;
+        let outside = if around { class_of(node.outside) } else { node.outside };
+        let whole = (first, last) == (block.low, block.low | low_bits(block.bits));
+        if outside != node.outside && !whole {
+            // A node above it, of the smallest block that holds both it and the range.
+            let differing = 128 - (first.min(node_first) ^ last.max(node_last)).leading_zeros();
+            let shift = differing.next_multiple_of(8).min(block.bits) - 8;
+            let prefix = first & !low_bits(shift + 8);
+            let mut entries = [Entry(node.outside); 256];
+            entries[(node_first - prefix >> shift) as usize] = entry;
+            self.change_entries(&mut entries, Block128 { low: prefix, bits: shift + 8 }, (first, last), class_of);
+            return self.push(&entries, prefix, node.outside, shift);
+        }
+        let mut entries = self.chunks[chunk].expand(place);
+        let old = entries;
+        if first <= node_last && last >= node_first {
+            let range = (first.max(node_first), last.min(node_last));
+            self.change_entries(&mut entries, Block128 { low: node_first, bits: node.shift + 8 }, range, class_of);
+        }
+        if entries.iter().all(|&entry| entry == Entry(outside)) {
+            self.garbage += 1;
+            return Entry(outside);
+        }
+        if entries != old || outside != node.outside {
+            Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[chunk]).replace(place, &entries, outside);
+        }
+        entry
+    }
+
+    /// Changes a range in the 256 entries of a block.
+    fn change_entries(
+        &mut self,
+        entries: &mut [Entry; 256],
+        block: Block128,
+        (first, last): (u128, u128),
+        class_of: &mut dyn FnMut(u32) -> u32,
+    ) {
+        let bits = block.bits - 8;
+        for byte in (first - block.low) >> bits..=(last - block.low) >> bits {
+            let child = Block128 { low: block.low + (byte << bits), bits };
+            let range = (first.max(child.low), last.min(child.low | low_bits(bits)));
+            entries[byte as usize] = self.change(entries[byte as usize], child, range, class_of);
+        }
+    }
+
+    /// The entry for a block that a few cuts cover.
+    fn build(&mut self, cuts: &[Cut], block: Block128) -> Entry {
+        let mut builder = Builder { first: self.nodes, ..Builder::default() };
+        let entry = builder.build(cuts, block.low, block.bits);
+        for node in &builder.nodes {
+            let entries = std::array::from_fn(|byte| builder.entries[node.entry(byte)]);
+            self.push(&entries, node.prefix, node.outside, node.shift);
+        }
+        entry
+    }
+
+    fn push(&mut self, entries: &[Entry; 256], prefix: u128, outside: u32, shift: u32) -> Entry {
+        if self.nodes.is_multiple_of(CHUNK) {
+            self.chunks = self.chunks.iter().cloned().chain([Arc::default()]).collect();
+        }
+        let (chunk, _) = Entry(self.nodes as u32).place();
+        let chunk = Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[chunk]);
+        let (node, kept) = Node::new(entries, prefix, outside, shift, chunk.entries.len());
+        chunk.nodes.push(node);
+        chunk.entries.extend(kept);
+        self.nodes += 1;
+        Entry::node(self.nodes - 1)
+    }
+
+    /// All numbers as cuts, in order; neighbours differ in class.
+    pub(super) fn cuts(&self) -> Vec<Cut> {
+        let mut cuts = Vec::new();
+        for (index, &entry) in (0..).zip(self.root.iter()) {
+            self.append_cuts(entry, self.low + (index << self.root_shift), &mut cuts);
+        }
+        // Where a node ends with the block around it, what follows stands at the same place: the last word counts.
+        cuts.dedup_by(|next, cut| {
+            let same = next.first == cut.first;
+            if same {
+                cut.class = next.class;
+            }
+            same
+        });
+        let last = self.low | low_bits(self.bits);
+        cuts.retain(|cut| cut.first <= last);
+        cuts.dedup_by_key(|cut| cut.class);
+        cuts
+    }
+
+    fn append_cuts(&self, entry: Entry, low: u128, cuts: &mut Vec<Cut>) {
+        let mut push = |first: u128, class: u32| {
+            if cuts.last().is_none_or(|cut: &Cut| cut.class != class) {
+                cuts.push(Cut { first, class });
+            }
+        };
+        if !entry.is_node() {
+            return push(low, entry.0);
+        }
+        let (chunk, place) = entry.place();
+        let chunk = &*self.chunks[chunk];
+        let node = &chunk.nodes[place];
+        let (first, last) = node.range();
+        if low < first {
+            push(low, node.outside);
+        }
+        for byte in 0..256 {
+            let entry = chunk.entries[node.entry(byte)];
+            self.append_cuts(entry, first + ((byte as u128) << node.shift), cuts);
+        }
+        if let Some(after) = last.checked_add(1) {
+            cuts.push(Cut { first: after, class: node.outside });
+        }
+    }
+}
+
+/// The numbers that share everything but the lowest bits.
+#[derive(Clone, Copy)]
+struct Block128 {
+    low: u128,
+    bits: u32,
+}
+
+/// Nodes and entries in the making, each in one list.
+#[derive(Default)]
+struct Builder {
+    nodes: Vec<Node>,
+    entries: Vec<Entry>,
+    /// The number of the first node.
+    first: usize,
+}
+
+impl Builder {
     /// The entry for the block of `bits` bits at `low`, which `cuts` cover: the first one begins at or before it.
     fn build(&mut self, cuts: &[Cut], low: u128, mut bits: u32) -> Entry {
         let [before, .., after] = cuts else { return Entry(cuts.first().map_or(0, |cut| cut.class)) };
@@ -117,28 +377,27 @@ impl Trie {
             prefix = first >> (bits - 1) >> 1 << (bits - 1) << 1;
         }
         let shift = bits - 8;
-        let mut starts = [0; 4];
-        let mut entries = ArrayVec::<Entry, 256>::new();
+        let mut entries = [Entry(0); 256];
         for block in Blocks::new(cuts, prefix, shift, 256) {
             let entry = self.build(block.cuts, block.low, shift);
-            if entries.last() != Some(&entry) {
-                entries.push(entry);
-                starts[block.index / 64] |= 1 << (block.index % 64);
-            }
+            entries[block.index..block.index + block.run].fill(entry);
         }
-        self.push(
-            Node { starts, prefix, outside: before.class, entries: self.entries.len() as u32, before: [0; 4], shift },
-            &entries,
-        )
+        let (node, kept) = Node::new(&entries, prefix, before.class, shift, self.entries.len());
+        self.nodes.push(node);
+        self.entries.extend(kept);
+        Entry::node(self.first + self.nodes.len() - 1)
     }
 
-    fn push(&mut self, mut node: Node, entries: &[Entry]) -> Entry {
-        for word in 1..4 {
-            node.before[word] = node.before[word - 1] + node.starts[word - 1].count_ones() as u8;
-        }
-        self.entries.extend_from_slice(entries);
-        self.nodes.push(node);
-        Entry::node(self.nodes.len() - 1)
+    /// In chunks: a chunk's entries stand together, since nodes and entries were appended at once.
+    fn into_chunks(self) -> Arc<[Arc<Chunk>]> {
+        let chunks = self.nodes.chunks(CHUNK).map(|nodes| {
+            let from = nodes.first().map_or(0, |node| node.entries);
+            let to = nodes.last().map_or(0, |node| node.entries as usize + node.len());
+            let entries = self.entries[from as usize..to].to_vec();
+            let nodes = nodes.iter().map(|&node| Node { entries: node.entries - from, ..node }).collect();
+            Arc::new(Chunk { nodes, entries })
+        });
+        chunks.collect()
     }
 }
 
@@ -193,86 +452,4 @@ impl<'a> Iterator for Blocks<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn linear(cuts: &[Cut], number: u128) -> u32 {
-        cuts[cuts.partition_point(|cut| cut.first <= number) - 1].class
-    }
-
-    /// Cuts of a space of `bits` bits above `low`, many of them close together and on byte boundaries.
-    fn cuts(low: u128, bits: u32) -> impl Strategy<Value = Vec<Cut>> {
-        let mask = u128::MAX >> (128 - bits);
-        let place = (any::<u128>(), prop::sample::select(vec![0, 8, 16, 24, 56, 64, 120]), 0..4u128)
-            .prop_map(move |(number, zeros, near)| ((number >> zeros << zeros).wrapping_add(near) & mask) | low);
-        prop::collection::vec((place, 0..4u32), 0..200).prop_map(move |places| {
-            let mut cuts: Vec<Cut> = vec![Cut { first: low, class: 9 }];
-            cuts.extend(places.into_iter().map(|(first, class)| Cut { first, class }));
-            cuts.sort_by_key(|cut| cut.first);
-            cuts.dedup_by_key(|cut| cut.first);
-            cuts.dedup_by_key(|cut| cut.class);
-            cuts
-        })
-    }
-
-    fn check(trie: &Trie, cuts: &[Cut], low: u128, bits: u32) -> Result<(), TestCaseError> {
-        let mask = u128::MAX >> (128 - bits);
-        for cut in cuts {
-            for number in
-                [cut.first.wrapping_sub(1), cut.first, cut.first.wrapping_add(1), cut.first ^ (1 << (bits - 1))]
-            {
-                let number = (number & mask) | low;
-                prop_assert_eq!(trie.lookup(number), linear(cuts, number), "{:x}", number);
-            }
-        }
-        Ok(())
-    }
-
-    proptest! {
-        #[test]
-        fn equals_a_search_in_the_cuts_v4(cuts in cuts(0xffff_0000_0000, 32)) {
-            check(&Trie::new(&cuts, 32), &cuts, 0xffff_0000_0000, 32)?;
-        }
-
-        #[test]
-        fn equals_a_search_in_the_cuts_v6(cuts in cuts(0, 128)) {
-            check(&Trie::new(&cuts, 128), &cuts, 0, 128)?;
-        }
-    }
-
-    #[test]
-    fn a_hundred_thousand_addresses_take_a_few_bytes_each() {
-        // Pods as a cluster numbers them: a /24 (a /64) a node, 110 pods each.
-        let pods = |node_bits: u32, base: u128| {
-            let mut cuts = vec![Cut { first: base, class: 0 }];
-            for pod in 0..100_000u128 {
-                let first = base + ((pod / 110) << node_bits) + pod % 110 + 2;
-                cuts.push(Cut { first, class: 1 + (pod % 1000) as u32 });
-                cuts.push(Cut { first: first + 1, class: 0 });
-            }
-            cuts.dedup_by(|next, cut| {
-                next.first == cut.first && {
-                    cut.class = next.class;
-                    true
-                }
-            });
-            cuts
-        };
-        for (cuts, bits) in [(pods(8, 0xffff_0000_0000), 32), (pods(64, 0xfd00 << 112), 128)] {
-            let trie = Trie::new(&cuts, bits);
-            assert_eq!(trie.lookup(cuts[5].first), cuts[5].class);
-            assert!(trie.memory() < 2_000_000, "{} bytes", trie.memory());
-        }
-        // Scattered over all of IPv4, nothing to share.
-        let mut cuts = vec![Cut { first: 0xffff_0000_0000, class: 0 }];
-        for place in 0..100_000u128 {
-            let first = 0xffff_0000_0000 + place * 42_949;
-            cuts.push(Cut { first: first + 1, class: 1 });
-            cuts.push(Cut { first: first + 2, class: 0 });
-        }
-        let memory = Trie::new(&cuts, 32).memory();
-        assert!(memory < 12_000_000, "{memory} bytes");
-    }
-}
+mod tests;

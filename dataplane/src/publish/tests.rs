@@ -4,7 +4,9 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::address::Address;
 use crate::packet::Protocol;
-use crate::rules::{Action, AddressSet, Decision, Peers, Query, Rule, RuleId, Services, Tier, WireRules};
+use crate::rules::{
+    Action, AddressSet, Chain, Decision, Peers, Policy, Query, Rule, RuleId, Services, Tier, WireRules,
+};
 
 thread_local! {
     static BETWEEN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };

@@ -56,6 +56,7 @@ fn chain(policy: &Policy) -> &Arc<Chain> {
 fn addresses(rule: &Rule) -> Vec<String> {
     match &rule.peers {
         Peers::Any => vec!["any".to_owned()],
+        Peers::Group(group) => panic!("{group:?}"),
         Peers::Set(set) => {
             let text = |bits| Address::from_bits(bits).to_string();
             set.ranges().iter().map(|&(first, last)| format!("{}-{}", text(first), text(last))).collect()
