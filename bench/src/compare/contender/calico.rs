@@ -160,6 +160,8 @@ impl Renderer {
                         let side = if letter == "i" { "src" } else { "dst" };
                         format!("-m set --match-set {} {side} ", self.set(set))
                     }
+                    // The rule sets of the comparison have sets alone; a group nobody is in matches nothing.
+                    Peers::Group(_) => continue,
                 };
                 for service in services(&rule.services) {
                     self.rule(&name, &format!("{service}{peers}-j MARK --set-xmark {ACCEPT}"));
