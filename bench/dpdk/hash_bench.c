@@ -25,6 +25,7 @@ enum { MAX_BURST = RTE_HASH_LOOKUP_BULK_MAX };
 
 static const struct sizes *sizes;
 static uint8_t *keys;
+static uint8_t *wanted_keys; /* in the order of looking up */
 static uint32_t *order;
 static struct rte_hash *table;
 static uint8_t *payloads;
@@ -80,7 +81,7 @@ static void lookup(uint32_t burst, int with_payload)
 	for (uint32_t at = 0; at < sizes->keys; at += burst) {
 		uint32_t some = sizes->keys - at < burst ? sizes->keys - at : burst;
 		for (uint32_t next = 0; next < some; next++)
-			wanted[next] = keys + (size_t)order[at + next] * sizes->key_bytes;
+			wanted[next] = wanted_keys + (size_t)(at + next) * sizes->key_bytes;
 		if (rte_hash_lookup_bulk(table, wanted, some, positions + at) < 0)
 			fail("rte_hash_lookup_bulk", "refused");
 		if (!with_payload)
@@ -108,11 +109,15 @@ int main(int argc, char **argv)
 	sizes = (const struct sizes *)file;
 	size_t key_bytes = (size_t)sizes->key_bytes * sizes->keys, order_bytes = sizeof(*order) * sizes->keys;
 	keys = rte_malloc("keys", key_bytes, 64);
+	wanted_keys = rte_malloc("wanted_keys", key_bytes, 64);
 	order = rte_malloc("order", order_bytes, 64);
-	if (!keys || !order)
+	if (!keys || !wanted_keys || !order)
 		fail("keys", "not enough memory");
 	memcpy(keys, sizes + 1, key_bytes);
 	memcpy(order, (const uint8_t *)(sizes + 1) + key_bytes, order_bytes);
+	for (uint32_t at = 0; at < sizes->keys; at++)
+		memcpy(wanted_keys + (size_t)at * sizes->key_bytes, keys + (size_t)order[at] * sizes->key_bytes,
+		       sizes->key_bytes);
 	char line[256];
 	uint32_t burst;
 	int with_payload;

@@ -58,7 +58,7 @@ impl Hash {
         input.extend_from_slice(keys);
         input.extend(order.iter().flat_map(|number| number.to_ne_bytes()));
         let flow = 2 * (shape.key_bytes + 24) + shape.payload_bytes;
-        let megabytes = (input.len() + flow * shape.capacity.next_power_of_two()) / (1 << 20) + 64;
+        let megabytes = (2 * input.len() + flow * shape.capacity.next_power_of_two()) / (1 << 20) + 64;
         let function = match function {
             Function::Crc => "crc",
             Function::Jhash => "jhash",

@@ -53,15 +53,25 @@ fn pkg_config(argument: &str) -> Result<Vec<String>, Unavailable> {
     Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect())
 }
 
-/// Builds one of the programs (`acl_bench`, `hash_bench`) into a directory, for this machine's processor.
+/// Builds one of the programs (`acl_bench`, `hash_bench`) for this machine's processor, into `target/dpdk`; nothing is done
+/// when it is there and newer than its source.
 ///
 /// # Errors
 /// [`Unavailable::Missing`] where libdpdk or a C compiler is not installed; [`Unavailable::Failed`] when the source
 /// does not compile.
-pub fn build(program: &str, directory: &Path) -> Result<PathBuf, Unavailable> {
+pub fn build(program: &str) -> Result<PathBuf, Unavailable> {
     let flags = [pkg_config("--cflags")?, pkg_config("--libs")?].concat();
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("dpdk");
-    let built = directory.join(program);
+    let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (sources, directory) = (bench.join("dpdk"), bench.join("../target/dpdk"));
+    let changed = |path: PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+    let source = changed(sources.join(program).with_extension("c")).max(changed(sources.join("common.h")));
+    let finished = directory.join(program);
+    if changed(finished.clone()).is_some_and(|built| Some(built) > source) {
+        return Ok(finished);
+    }
+    std::fs::create_dir_all(&directory).map_err(|error| Unavailable::failed("target/dpdk", error))?;
+    // Under a name of its own until it is whole: others may be building, too.
+    let built = directory.join(format!("{program}.{}", std::process::id()));
     let output = Command::new("cc")
         .args(["-O3", "-o"])
         .arg(&built)
@@ -74,7 +84,8 @@ pub fn build(program: &str, directory: &Path) -> Result<PathBuf, Unavailable> {
     if !output.status.success() {
         return Err(Unavailable::failed(program, String::from_utf8_lossy(&output.stderr)));
     }
-    Ok(built)
+    std::fs::rename(&built, &finished).map_err(|error| Unavailable::failed(program, error))?;
+    Ok(finished)
 }
 
 /// A running program. It ends when this is dropped.
@@ -84,7 +95,7 @@ struct Peer {
     child: Child,
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
-    /// Of its files, and of the program itself.
+    /// Of its files.
     directory: TempDir,
 }
 
@@ -98,7 +109,7 @@ impl Peer {
         more: &[&str],
     ) -> Result<Self, Unavailable> {
         let directory = TempDir::new().map_err(|error| Unavailable::failed("a directory for files", error))?;
-        let program = build(name, directory.path())?;
+        let program = build(name)?;
         let file = directory.path().join("input");
         std::fs::write(&file, input).map_err(|error| Unavailable::failed("the peer's input", error))?;
         let mut child = Command::new(program)
