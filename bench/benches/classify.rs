@@ -4,12 +4,16 @@ use dataplane::classify::{Classifier, WireSlot};
 use dataplane::packet::Direction;
 use dataplane::rules::{Policy, Query};
 use divan::counter::ItemsCount;
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
 use penstock_bench::rulesets::{network_policies, queries};
 
 const RULES: [u32; 3] = [10, 1_000, 10_000];
 const QUERIES: usize = 4_096;
 const SEED: u64 = 1;
+
+/// What each benchmark asks the heap for stands beside its times.
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     for rules in RULES {

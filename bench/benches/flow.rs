@@ -8,10 +8,14 @@ use dataplane::rules::{Epoch, WireId};
 use dataplane::testing::FrameBuilder;
 use dataplane::time::Time;
 use divan::counter::ItemsCount;
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
 use penstock_bench::random::Random;
 
 const CROSSING: Crossing = Crossing { wire: WireId(1), direction: Direction::Egress, length: 100, now: Time(1) };
+
+/// What each benchmark asks the heap for stands beside its times.
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();
@@ -71,6 +75,25 @@ fn insert(bencher: Bencher<'_, '_>, flows: u32) {
         .bench_local_refs(|table| {
             for (packet, tuple) in new {
                 let _ = black_box(table.insert(&CROSSING, packet, tuple, Epoch(1)));
+            }
+        });
+}
+
+/// A frame whose flow is not there: the look-up that finds nothing, then adding the flow, as on the way of a first frame.
+#[divan::bench(args = [1_000, 100_000], sample_count = 20, sample_size = 1)]
+fn miss_and_insert(bencher: Bencher<'_, '_>, flows: u32) {
+    let all = packets(flows + 1_000);
+    let (new, old) = all.split_at(1_000);
+    bencher
+        .counter(ItemsCount::new(new.len()))
+        .with_inputs(|| table(2 * flows as usize + 1_000, old))
+        .bench_local_refs(|table| {
+            for (packet, tuple) in new {
+                let key = FlowTable::key(&CROSSING, tuple);
+                let hash = table.hash(&key);
+                if table.find_hashed(&key, hash, &CROSSING).is_none() {
+                    let _ = black_box(table.insert_hashed(&key, hash, &CROSSING, packet, Epoch(1)));
+                }
             }
         });
 }

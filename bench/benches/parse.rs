@@ -5,7 +5,11 @@ use dataplane::packet::TcpFlags;
 use dataplane::parse::{Medium, parse_bytes};
 use dataplane::testing::FrameBuilder;
 use divan::counter::ItemsCount;
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
+
+/// What each benchmark asks the heap for stands beside its times.
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();
