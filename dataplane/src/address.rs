@@ -14,26 +14,31 @@ pub struct Address(pub [u8; 16]);
 
 impl Address {
     /// An IPv4 address from its four bytes.
+    #[inline]
     pub const fn v4(bytes: [u8; 4]) -> Self {
         Address([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, bytes[0], bytes[1], bytes[2], bytes[3]])
     }
 
     /// An IPv6 address from its sixteen bytes.
+    #[inline]
     pub const fn v6(bytes: [u8; 16]) -> Self {
         Address(bytes)
     }
 
     /// Whether this is an IPv4 address.
+    #[inline]
     pub fn is_v4(&self) -> bool {
         self.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
     }
 
     /// The IPv4 address as a number in host order, if it is one.
+    #[inline]
     pub fn to_v4_bits(&self) -> Option<u32> {
         self.is_v4().then(|| u32::from_be_bytes([self.0[12], self.0[13], self.0[14], self.0[15]]))
     }
 
     /// The sixteen bytes as a number in host order; orders as the addresses do.
+    #[inline]
     pub fn to_bits(&self) -> u128 {
         u128::from_be_bytes(self.0)
     }
@@ -44,16 +49,19 @@ impl Address {
     }
 
     /// Whether the address names a group: IPv4 multicast or limited broadcast, IPv6 multicast.
+    #[inline]
     pub fn is_group(&self) -> bool {
         if self.is_v4() { self.0[12] >= 224 && self.0[12] < 240 || self.0[12..] == [255; 4] } else { self.0[0] == 0xff }
     }
 
     /// Whether the address is link-local: 169.254.0.0/16 or fe80::/10.
+    #[inline]
     pub fn is_link_local(&self) -> bool {
         if self.is_v4() { self.0[12..14] == [169, 254] } else { self.0[0] == 0xfe && self.0[1] & 0xc0 == 0x80 }
     }
 
     /// Whether the address is all zeros in its family.
+    #[inline]
     pub fn is_unspecified(&self) -> bool {
         self.0 == [0; 16] || *self == Address::v4([0; 4])
     }
@@ -99,6 +107,7 @@ impl MacAddress {
     pub const BROADCAST: MacAddress = MacAddress([0xff; 6]);
 
     /// Whether the group bit is set: multicast or broadcast.
+    #[inline]
     pub fn is_group(&self) -> bool {
         self.0[0] & 1 == 1
     }

@@ -101,11 +101,13 @@ impl Frame {
     pub const MAX_TAIL: usize = 4;
 
     /// A frame of one segment.
+    #[inline]
     pub fn new(head: Chunk) -> Self {
         Frame { head, tail: None, vlan: None, checksum: Checksum::Unknown, gso: None }
     }
 
     /// The bytes of the first segment: all of the frame, unless [`Frame::segments`] is above one.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.head.bytes()
     }
@@ -122,6 +124,7 @@ impl Frame {
     }
 
     /// Number of segments in memory, 1 for almost every frame.
+    #[inline]
     pub fn segments(&self) -> usize {
         1 + self.tail().len()
     }

@@ -20,6 +20,7 @@ impl Direction {
     pub const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
     /// The other way.
+    #[inline]
     pub fn reverse(self) -> Direction {
         match self {
             Direction::Egress => Direction::Ingress,
@@ -92,6 +93,7 @@ pub struct Link {
 
 impl Link {
     /// Whether the frame carries any VLAN tag.
+    #[inline]
     pub fn is_tagged(&self) -> bool {
         self.vlan[0].is_some()
     }
@@ -361,6 +363,7 @@ pub struct Tuple {
 
 impl Tuple {
     /// The tuple of the reply.
+    #[inline]
     pub fn reverse(self) -> Tuple {
         Tuple {
             source: self.destination,
@@ -385,6 +388,7 @@ impl fmt::Debug for Tuple {
 impl Packet {
     /// Source and destination port: TCP, UDP and SCTP ports; an echo's identifier at the end that asks, so that a
     /// request never passes for the reply to the other end's request of the same identifier; zeros otherwise.
+    #[inline]
     pub fn ports(&self) -> (u16, u16) {
         match self.transport {
             Transport::Tcp(TcpSegment { source_port, destination_port, .. })
@@ -397,6 +401,7 @@ impl Packet {
     }
 
     /// Bytes of all headers, Ethernet to transport: what each segment of a super-frame repeats.
+    #[inline]
     pub fn header_length(&self) -> usize {
         let transport = match self.transport {
             Transport::Tcp(segment) => self.transport_length.saturating_sub(segment.payload_length) as usize,
@@ -407,6 +412,7 @@ impl Packet {
     }
 
     /// Who talks to whom.
+    #[inline]
     pub fn tuple(&self) -> Tuple {
         let (source_port, destination_port) = self.ports();
         Tuple {

@@ -24,10 +24,10 @@ const ETHER_TYPE_IPV6: u16 = 0x86dd;
 const ETHER_TYPE_VLAN: u16 = 0x8100;
 const ETHER_TYPE_PROVIDER_BRIDGING: u16 = 0x88a8;
 
-/// Reads a frame with an Ethernet header; `None` is for [`super::parse_thoroughly`]. `length` is that of all segments,
-/// at least that of `bytes`.
+/// Reads a frame with an Ethernet header, into place: what is read is larger than a cache line. `length` is that of all
+/// segments, at least that of `bytes`. `None` is for [`super::parse_thoroughly`], with anything in `parsed`.
 #[inline]
-pub(super) fn ethernet(bytes: &[u8], outer: Option<VlanTag>, length: usize) -> Option<Parsed> {
+pub(super) fn ethernet(bytes: &[u8], outer: Option<VlanTag>, length: usize, parsed: &mut Parsed) -> Option<()> {
     let header: &[u8; ETHERNET] = bytes.first_chunk()?;
     let source = MacAddress([header[6], header[7], header[8], header[9], header[10], header[11]]);
     if source.is_group() {
@@ -44,27 +44,51 @@ pub(super) fn ethernet(bytes: &[u8], outer: Option<VlanTag>, length: usize) -> O
         ether_type = u16::from_be_bytes([tag[2], tag[3]]);
         offset += TAG;
     }
-    let packet = match ether_type {
-        ETHER_TYPE_IPV4 => ipv4(bytes, offset, length)?,
-        ETHER_TYPE_IPV6 => ipv6(bytes, offset, length)?,
-        _ => return None,
-    };
-    Some(Parsed { link: Link { source, destination, vlan }, payload: Payload::Ip(packet) })
+    parsed.link = Link { source, destination, vlan };
+    match ether_type {
+        ETHER_TYPE_IPV4 => ipv4(bytes, offset, length, packet_of(parsed)?),
+        ETHER_TYPE_IPV6 => ipv6(bytes, offset, length, packet_of(parsed)?),
+        _ => None,
+    }
 }
 
 /// Reads a frame without an Ethernet header; otherwise as [`ethernet`].
 #[inline]
-pub(super) fn ip(bytes: &[u8], vlan: Option<VlanTag>, length: usize) -> Option<Parsed> {
-    let packet = match bytes.first()? >> 4 {
-        4 => ipv4(bytes, 0, length)?,
-        6 => ipv6(bytes, 0, length)?,
-        _ => return None,
-    };
-    Some(Parsed { link: Link { vlan: [vlan, None], ..Link::default() }, payload: Payload::Ip(packet) })
+pub(super) fn ip(bytes: &[u8], vlan: Option<VlanTag>, length: usize, parsed: &mut Parsed) -> Option<()> {
+    parsed.link = Link { vlan: [vlan, None], ..Link::default() };
+    match bytes.first()? >> 4 {
+        4 => ipv4(bytes, 0, length, packet_of(parsed)?),
+        6 => ipv6(bytes, 0, length, packet_of(parsed)?),
+        _ => None,
+    }
 }
 
+/// The place for an IP packet: there is one already, if the last frame that was read into this place was IP.
 #[inline]
-fn ipv4(bytes: &[u8], offset: usize, length: usize) -> Option<Packet> {
+fn packet_of(parsed: &mut Parsed) -> Option<&mut Packet> {
+    if !matches!(parsed.payload, Payload::Ip(_)) {
+        parsed.payload = Payload::Ip(BLANK);
+    }
+    match &mut parsed.payload {
+        Payload::Ip(packet) => Some(packet),
+        _ => None,
+    }
+}
+
+/// A packet to be filled in.
+const BLANK: Packet = Packet {
+    source: Address([0; 16]),
+    destination: Address([0; 16]),
+    protocol: Protocol(0),
+    hop_limit: 0,
+    transport_offset: 0,
+    transport_length: 0,
+    fragment: None,
+    transport: Transport::Other,
+};
+
+#[inline]
+fn ipv4(bytes: &[u8], offset: usize, length: usize, packet: &mut Packet) -> Option<()> {
     let (header, rest) = bytes.get(offset..)?.split_first_chunk::<IPV4>()?;
     let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     // More fragments to come, or an offset.
@@ -84,16 +108,14 @@ fn ipv4(bytes: &[u8], offset: usize, length: usize) -> Option<Packet> {
     }
     let protocol = Protocol(header[9]);
     let transport_length = total_length - IPV4;
-    Some(Packet {
-        source: Address::v4(source),
-        destination: Address::v4(destination),
-        protocol,
-        hop_limit: header[8],
-        transport_offset: (offset + IPV4) as u16,
-        transport_length: transport_length as u32,
-        fragment: None,
-        transport: transport(protocol, rest, transport_length)?,
-    })
+    packet.source = Address::v4(source);
+    packet.destination = Address::v4(destination);
+    packet.protocol = protocol;
+    packet.hop_limit = header[8];
+    packet.transport_offset = (offset + IPV4) as u16;
+    packet.transport_length = transport_length as u32;
+    packet.fragment = None;
+    transport(protocol, rest, transport_length, &mut packet.transport)
 }
 
 /// Whether the sum of a header's words in ones' complement is all ones (RFC 1071). The sum does not depend on the
@@ -109,7 +131,7 @@ fn is_checksum_right(header: &[u8; IPV4]) -> bool {
 }
 
 #[inline]
-fn ipv6(bytes: &[u8], offset: usize, length: usize) -> Option<Packet> {
+fn ipv6(bytes: &[u8], offset: usize, length: usize, packet: &mut Packet) -> Option<()> {
     let (header, rest) = bytes.get(offset..)?.split_first_chunk::<IPV6>()?;
     // Zero is a jumbogram's, or a super-frame's.
     let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
@@ -126,31 +148,29 @@ fn ipv6(bytes: &[u8], offset: usize, length: usize) -> Option<Packet> {
         return None;
     }
     let protocol = Protocol(header[6]);
-    Some(Packet {
-        source: Address::v6(source),
-        destination: Address::v6(destination),
-        protocol,
-        hop_limit: header[7],
-        transport_offset: (offset + IPV6) as u16,
-        transport_length: payload_length as u32,
-        fragment: None,
-        transport: transport(protocol, rest, payload_length)?,
-    })
+    packet.source = Address::v6(source);
+    packet.destination = Address::v6(destination);
+    packet.protocol = protocol;
+    packet.hop_limit = header[7];
+    packet.transport_offset = (offset + IPV6) as u16;
+    packet.transport_length = payload_length as u32;
+    packet.fragment = None;
+    transport(protocol, rest, payload_length, &mut packet.transport)
 }
 
 /// Reads a TCP or UDP header. `length` is that of header and payload, of which `bytes` may be the beginning, or go on
 /// with padding.
 #[inline]
-fn transport(protocol: Protocol, bytes: &[u8], length: usize) -> Option<Transport> {
+fn transport(protocol: Protocol, bytes: &[u8], length: usize, into: &mut Transport) -> Option<()> {
     match protocol {
-        Protocol::TCP => tcp(bytes, length),
-        Protocol::UDP => udp(bytes, length),
+        Protocol::TCP => tcp(bytes, length, into),
+        Protocol::UDP => udp(bytes, length, into),
         _ => None,
     }
 }
 
 #[inline]
-fn tcp(bytes: &[u8], length: usize) -> Option<Transport> {
+fn tcp(bytes: &[u8], length: usize, into: &mut Transport) -> Option<()> {
     let header: &[u8; TCP] = bytes.first_chunk()?;
     let header_length = usize::from(header[12] >> 4) * 4;
     if header_length > length {
@@ -163,7 +183,7 @@ fn tcp(bytes: &[u8], length: usize) -> Option<Transport> {
         return None;
     }
     let options = tcp_options(options).ok()?;
-    Some(Transport::Tcp(TcpSegment {
+    *into = Transport::Tcp(TcpSegment {
         source_port,
         destination_port,
         flags,
@@ -174,16 +194,18 @@ fn tcp(bytes: &[u8], length: usize) -> Option<Transport> {
         window_scale: options.window_scale,
         sack_permitted: options.sack_permitted,
         sack: options.sack,
-    }))
+    });
+    Some(())
 }
 
 #[inline]
-fn udp(bytes: &[u8], length: usize) -> Option<Transport> {
+fn udp(bytes: &[u8], length: usize, into: &mut Transport) -> Option<()> {
     let header: &[u8; UDP] = bytes.first_chunk()?;
     let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let (source_port, destination_port) = ports(header);
     if stated < UDP || stated > length || destination_port == 0 {
         return None;
     }
-    Some(Transport::Udp { source_port, destination_port })
+    *into = Transport::Udp { source_port, destination_port };
+    Some(())
 }

@@ -65,14 +65,38 @@ pub fn parse_bytes(
     total_length: usize,
     medium: Medium,
 ) -> Result<Parsed, DropReason> {
-    let length = total_length.max(bytes.len());
-    let common = match medium {
-        Medium::Ethernet => common::ethernet(bytes, vlan, length),
-        Medium::Ip => common::ip(bytes, vlan, length),
-    };
-    match common {
-        Some(parsed) => Ok(parsed),
+    let mut parsed = Parsed { link: Link::default(), payload: Payload::Llc };
+    match read_common(bytes, vlan, total_length, medium, &mut parsed) {
+        Some(()) => Ok(parsed),
         None => parse_thoroughly(bytes, vlan, total_length, medium),
+    }
+}
+
+/// [`parse`] into place, over whatever is there.
+///
+/// # Errors
+/// The reason to drop the frame; then nothing in `parsed` means anything.
+#[inline]
+pub fn parse_into(frame: &Frame, medium: Medium, parsed: &mut Parsed) -> Result<(), DropReason> {
+    let (bytes, length) = (frame.bytes(), frame.length());
+    if read_common(bytes, frame.vlan, length, medium, parsed).is_none() {
+        *parsed = parse_thoroughly(bytes, frame.vlan, length, medium)?;
+    }
+    Ok(())
+}
+
+#[inline]
+fn read_common(
+    bytes: &[u8],
+    vlan: Option<VlanTag>,
+    total_length: usize,
+    medium: Medium,
+    parsed: &mut Parsed,
+) -> Option<()> {
+    let length = total_length.max(bytes.len());
+    match medium {
+        Medium::Ethernet => common::ethernet(bytes, vlan, length, parsed),
+        Medium::Ip => common::ip(bytes, vlan, length, parsed),
     }
 }
 

@@ -18,7 +18,7 @@ use super::journey::{Fate, Report};
 pub(super) struct Judged<'a> {
     pub(super) crossing: Crossing,
     pub(super) fate: Fate,
-    pub(super) report: Report<'a>,
+    pub(super) report: &'a Report<'a>,
     pub(super) generation: u64,
 }
 
@@ -83,7 +83,7 @@ impl Datapath {
         if let Some(trace) = &self.trace {
             trace.post(trace_of(&frame, judged, Verdict::Drop(reason)));
         }
-        let Judged { crossing: Crossing { direction, now, length, .. }, ref report, generation, .. } = *judged;
+        let Judged { crossing: Crossing { direction, now, length, .. }, report, generation, .. } = *judged;
         wire.stats.direction(direction).dropped(reason).add(1);
         let (tuple, rule) = (report.tuple(), report.rule());
         let judged = report.judged.unwrap_or(direction);

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::act::Judged;
-use super::ahead::{Ahead, Read, read_ahead};
+use super::ahead::{Ahead, Read};
 use super::journey::{Fate, Journey, Report, Resumed};
 use super::parking::{Answer, Parking};
 use crate::event::{Event, Outbox, Trace};
@@ -65,8 +65,8 @@ impl Datapath {
         wire.stand_in(turn.policy);
         let (id, medium) = (wire.id, wire.medium);
         while !burst.is_empty() {
-            read_ahead(burst, medium, id, turn.direction, &self.flows, ahead);
-            for (frame, read) in burst.drain(..ahead.len()).zip(&*ahead) {
+            let reads = ahead.read(burst, medium, id, turn.direction, &self.flows);
+            for (frame, read) in burst.drain(..reads.len()).zip(reads) {
                 self.judge(turn, frame, read, None);
             }
         }
@@ -78,6 +78,7 @@ impl Datapath {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         let (direction, length) = (turn.direction, frame.length() as u32);
         let crossing = Crossing { wire: wire.id, direction, length, now: turn.now };
+        let mut report = Report::default();
         let mut journey = Journey {
             wire,
             crossing,
@@ -87,12 +88,12 @@ impl Datapath {
             fragments: &mut self.fragments,
             resumed,
             judged_as: None,
-            report: Report::default(),
+            report: &mut report,
         };
         let fate = journey.fate(&frame);
-        let judged = Judged { crossing, fate, report: journey.report, generation: turn.policy.generation().0 };
+        let judged = Judged { crossing, fate, report: &report, generation: turn.policy.generation().0 };
         self.act(turn.at, frame, &judged);
-        if let Some(datagram) = judged.report.first_of {
+        if let Some(datagram) = report.first_of {
             self.release_held(turn, datagram);
         }
     }
@@ -164,7 +165,7 @@ impl Datapath {
         if let Some(at) = self.place_of(crossing.wire) {
             let generation = policy.load().generation().0;
             let crossing = Crossing { length: frame.length() as u32, ..crossing };
-            self.act(at, frame, &Judged { crossing, fate: Fate::Drop(reason), report, generation });
+            self.act(at, frame, &Judged { crossing, fate: Fate::Drop(reason), report: &report, generation });
         }
     }
 

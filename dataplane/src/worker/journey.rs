@@ -75,7 +75,7 @@ pub(super) struct Journey<'a, 'r> {
     pub(super) resumed: Option<Resumed>,
     /// What control said that the flow stands for.
     pub(super) judged_as: Option<Query>,
-    pub(super) report: Report<'r>,
+    pub(super) report: &'a mut Report<'r>,
 }
 
 impl Journey<'_, '_> {
@@ -92,18 +92,17 @@ impl Journey<'_, '_> {
     fn steps(&mut self, frame: &Frame) -> Result<Fate, DropReason> {
         let read = self.read;
         self.report.packet = read.packet();
-        let parsed = read.parsed.as_ref().map_err(|reason| *reason)?;
+        let parsed = read.parsed()?;
         self.wire.carries(frame)?;
-        let (Passage::Judge, Payload::Ip(packet), Some(lookup)) = (self.guard(parsed)?, &parsed.payload, &read.lookup)
-        else {
+        let (Passage::Judge, Payload::Ip(packet)) = (self.guard(parsed)?, &parsed.payload) else {
             return Ok(Fate::Forward);
         };
         let of_first;
         let lookup = match self.fragment(packet)? {
-            Admission::Whole => lookup,
+            Admission::Whole => read.lookup(),
             Admission::First(datagram) => {
                 self.report.first_of = Some(datagram);
-                lookup
+                read.lookup()
             }
             Admission::Later(tuple) => {
                 self.report.stands_for = Some(tuple);
@@ -113,7 +112,7 @@ impl Journey<'_, '_> {
             Admission::Hold(datagram) => return Ok(Fate::Hold(datagram)),
         };
         if self.wire.tracking == Tracking::Off {
-            return self.untracked(packet, &lookup.tuple);
+            return self.untracked(packet, lookup);
         }
         if let Transport::Icmp(icmp) = packet.transport {
             match icmp.message {
@@ -146,16 +145,16 @@ impl Journey<'_, '_> {
 
     /// What the flow of another tuple than the frame's is looked up by.
     fn look_up(&self, tuple: Tuple) -> Lookup {
-        Lookup::new(tuple, self.crossing.wire, self.crossing.direction, self.flows)
+        Lookup::new(&tuple, self.crossing.wire, self.crossing.direction, self.flows)
     }
 
     /// A wire without tracking: each frame is judged by the policy of its direction.
-    fn untracked(&mut self, packet: &Packet, tuple: &Tuple) -> Result<Fate, DropReason> {
+    fn untracked(&mut self, packet: &Packet, lookup: &Lookup) -> Result<Fate, DropReason> {
         if let Transport::Icmp(icmp) = packet.transport {
             return self.stateless(packet, icmp);
         }
         let direction = self.crossing.direction;
-        let decision = self.classify(direction, query(direction, tuple))?;
+        let decision = self.classify(direction, query(direction, &lookup.key.tuple(direction)))?;
         self.settle(direction, decision)
     }
 
@@ -221,8 +220,9 @@ impl Journey<'_, '_> {
 
     fn new_flow(&mut self, packet: &Packet, lookup: &Lookup) -> Result<Fate, DropReason> {
         self.flows.can_open(packet, self.crossing.now)?;
-        let epoch = self.epoch(self.crossing.direction)?;
-        let decision = self.classify(self.crossing.direction, query(self.crossing.direction, &lookup.tuple))?;
+        let direction = self.crossing.direction;
+        let epoch = self.epoch(direction)?;
+        let decision = self.classify(direction, query(direction, &lookup.key.tuple(direction)))?;
         match self.settle(self.crossing.direction, decision)? {
             Fate::Forward => {
                 let flow = self.flows.insert_hashed(&lookup.key, lookup.hash, &self.crossing, packet, epoch)?;

@@ -86,7 +86,7 @@ pub struct Progress {
 pub struct Worker {
     policy: PolicyReader,
     burst: Box<Burst>,
-    ahead: Box<Ahead>,
+    ahead: Ahead,
     path: Datapath,
 }
 
@@ -96,7 +96,7 @@ impl Worker {
         Worker {
             policy: config.policy,
             burst: Box::default(),
-            ahead: Box::default(),
+            ahead: Ahead::new(&config.flows),
             path: Datapath {
                 wires: Vec::new(),
                 pools: vec![Some(config.pool)],

@@ -1,11 +1,13 @@
 //! The short way against the thorough one.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
-use super::super::{Medium, parse_bytes, parse_thoroughly};
+use super::super::{Medium, parse_bytes, parse_thoroughly, read_common};
 use super::{ethernet, ip};
 use crate::frame::VlanTag;
-use crate::packet::TcpFlags;
+use crate::packet::{Parsed, TcpFlags};
 use crate::testing::{FrameBuilder, Generator, PAIRS};
 
 const TAG: VlanTag = VlanTag { protocol: 0x8100, control: 5 };
@@ -14,6 +16,20 @@ const TAG: VlanTag = VlanTag { protocol: 0x8100, control: 5 };
 fn agree(bytes: &[u8], vlan: Option<VlanTag>, length: usize, medium: Medium) {
     let thorough = parse_thoroughly(bytes, vlan, length, medium);
     assert_eq!(parse_bytes(bytes, vlan, length, medium), thorough, "{medium:?} {vlan:?} {length} {bytes:02x?}");
+    // Nothing is left of what was in the place before.
+    let mut place = used();
+    if read_common(bytes, vlan, length, medium, &mut place).is_some() {
+        assert_eq!(Ok(place), thorough, "{medium:?} {vlan:?} {length} {bytes:02x?}");
+    }
+}
+
+/// A place that a tagged TCP segment with all options was read into.
+fn used() -> Parsed {
+    static USED: LazyLock<Parsed> = LazyLock::new(|| {
+        let bytes = shape(true, false, true, &[1, 3, 3, 7, 4, 2, 5, 10, 1, 2, 3, 4, 5, 6, 7, 8], 18);
+        parse_thoroughly(&bytes, Some(TAG), bytes.len(), Medium::Ethernet).expect("well-formed")
+    });
+    *USED
 }
 
 /// A frame of a common shape: family, protocol and tag by number, with the options and payload.
@@ -44,11 +60,11 @@ fn the_common_shapes_take_the_short_way() {
         for options in OPTIONS {
             let bytes = shape(v6, udp, tagged, options, 18);
             for outer in [None, Some(TAG)] {
-                assert!(ethernet(&bytes, outer, bytes.len()).is_some(), "{v6} {udp} {tagged} {options:?}");
+                assert!(ethernet(&bytes, outer, bytes.len(), &mut used()).is_some(), "{v6} {udp} {tagged} {options:?}");
                 agree(&bytes, outer, bytes.len(), Medium::Ethernet);
             }
             if !tagged {
-                assert!(ip(&bytes[14..], None, bytes.len() - 14).is_some(), "{v6} {udp} {options:?}");
+                assert!(ip(&bytes[14..], None, bytes.len() - 14, &mut used()).is_some(), "{v6} {udp} {options:?}");
                 agree(&bytes[14..], None, bytes.len() - 14, Medium::Ip);
             }
         }
@@ -91,10 +107,7 @@ fn generated_frames_are_read_alike() {
         for _ in 0..200_000 {
             let frame = generator.next_frame(medium).1;
             agree(&frame.bytes, frame.vlan, frame.bytes.len(), medium);
-            let common = match medium {
-                Medium::Ethernet => ethernet(&frame.bytes, frame.vlan, frame.bytes.len()),
-                Medium::Ip => ip(&frame.bytes, frame.vlan, frame.bytes.len()),
-            };
+            let common = read_common(&frame.bytes, frame.vlan, frame.bytes.len(), medium, &mut used());
             short += usize::from(common.is_some());
         }
         assert!(short > 40_000, "{short} of 200,000 frames with seed {seed} are of a common shape");
