@@ -14,6 +14,9 @@ use crate::time::Time;
 /// Look-ups in flight at once in [`FlowTable::find_burst`]: about as many misses as a core can wait for.
 const IN_FLIGHT: usize = 32;
 
+/// Beyond every table's last entry.
+const NO_CANDIDATE: u32 = u32::MAX;
+
 impl FlowTable {
     /// Asks for the line of the index where the search for this hash begins.
     #[inline]
@@ -24,10 +27,9 @@ impl FlowTable {
     /// Reads the index, asked for before with [`FlowTable::prefetch_index`], and asks for the entry that it names.
     #[inline]
     pub fn prefetch_entry(&self, hash: FlowHash) {
-        self.index.find(hash.0, |number| {
+        if let Some(number) = self.index.candidate(hash.0) {
             prefetch_slice(self.region().entries(), number as usize);
-            true
-        });
+        }
     }
 
     /// The flows of many keys: `found[i]` is what [`FlowTable::find`] says of `keys[i]` at this time. Keys beyond the
@@ -39,11 +41,18 @@ impl FlowTable {
                 *hash = self.hash(key);
                 self.prefetch_index(*hash);
             }
-            for hash in &hashes[..keys.len()] {
-                self.prefetch_entry(*hash);
+            let mut candidates = [NO_CANDIDATE; IN_FLIGHT];
+            for (hash, candidate) in hashes[..keys.len()].iter().zip(&mut candidates) {
+                *candidate = self.index.candidate(hash.0).unwrap_or(NO_CANDIDATE);
+                prefetch_slice(self.region().entries(), *candidate as usize);
             }
-            for ((key, hash), found) in keys.iter().zip(&hashes).zip(found) {
-                *found = self.find_key(key, *hash).filter(|flow| !self.entry(*flow).is_expired(now));
+            for (at, (key, found)) in keys.iter().zip(found).enumerate() {
+                let candidate = self.region().entries().get(candidates[at] as usize);
+                let flow = match candidate {
+                    Some(entry) if entry.key() == key => Some(FlowRef(candidates[at])),
+                    _ => self.find_key(key, hashes[at]),
+                };
+                *found = flow.filter(|flow| !self.entry(*flow).is_expired(now));
             }
         }
     }

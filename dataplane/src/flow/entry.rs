@@ -113,6 +113,7 @@ impl FlowEntry {
     const NO_SCALE: u8 = 15;
 
     /// A fresh entry.
+    #[inline]
     pub(super) fn new(key: FlowKey, direction: Direction, epoch: Epoch, state: FlowState) -> Self {
         let mut entry = FlowEntry::zeroed();
         entry.key = key;
@@ -124,39 +125,47 @@ impl FlowEntry {
     }
 
     /// What it is found by.
+    #[inline]
     pub fn key(&self) -> &FlowKey {
         &self.key
     }
 
     /// Its state; [`FlowState::Free`] if the number makes no sense.
+    #[inline]
     pub fn state(&self) -> FlowState {
         FlowState::from_number(self.state).unwrap_or(FlowState::Free)
     }
 
+    #[inline]
     pub(super) fn set_state(&mut self, state: FlowState) {
         self.state = state as u8;
     }
 
     /// The way of the originator's frames.
+    #[inline]
     pub fn direction(&self) -> Direction {
         if self.flags & INGRESS == 0 { Direction::Egress } else { Direction::Ingress }
     }
 
     /// Whose way a frame goes that crosses in this direction.
+    #[inline]
     pub fn origin(&self, direction: Direction) -> Origin {
         if direction == self.direction() { Origin::Original } else { Origin::Reply }
     }
 
     /// The originator's tuple.
+    #[inline]
     pub fn tuple(&self) -> Tuple {
         self.key.tuple(self.direction())
     }
 
     /// Whether it is judged as if its far end were another.
+    #[inline]
     pub(super) fn is_judged_as(&self) -> bool {
         self.flags & JUDGED_AS != 0
     }
 
+    #[inline]
     pub(super) fn set_judged_as(&mut self, value: bool) {
         self.flags = if value { self.flags | JUDGED_AS } else { self.flags & !JUDGED_AS };
     }
@@ -166,16 +175,19 @@ impl FlowEntry {
         Epoch(self.epoch)
     }
 
+    #[inline]
     pub(super) fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch.0;
     }
 
     /// Whether the flow has run out.
+    #[inline]
     pub fn is_expired(&self, now: Time) -> bool {
         now.as_secs() >= self.expires
     }
 
     /// Whether the flow may make room for another: the other end has not confirmed it, or it is over.
+    #[inline]
     pub fn is_evictable(&self) -> bool {
         match self.state() {
             FlowState::Established => !self.replied(),
@@ -201,6 +213,7 @@ impl FlowEntry {
     }
 
     /// Whether the other end was heard.
+    #[inline]
     pub fn replied(&self) -> bool {
         self.flags & REPLIED != 0
     }
@@ -222,6 +235,7 @@ impl FlowEntry {
 /// What TCP keeps in the flag bytes.
 impl FlowEntry {
     /// The window scale of an end, 0 without one.
+    #[inline]
     pub(super) fn scale(&self, origin: Origin) -> u8 {
         let scale = self.stated_scale(origin);
         if scale == Self::NO_SCALE { 0 } else { scale }
@@ -245,6 +259,7 @@ impl FlowEntry {
         }
     }
 
+    #[inline]
     pub(super) fn fin(&self, origin: Origin) -> bool {
         self.flags & FIN << origin as u8 != 0
     }
@@ -253,11 +268,13 @@ impl FlowEntry {
         self.flags |= FIN << origin as u8;
     }
 
+    #[inline]
     pub(super) fn set_unacknowledged(&mut self, origin: Origin, value: bool) {
         let bit = UNACKNOWLEDGED << origin as u8;
         self.flags = if value { self.flags | bit } else { self.flags & !bit };
     }
 
+    #[inline]
     pub(super) fn is_unacknowledged(&self) -> bool {
         self.flags & (UNACKNOWLEDGED | UNACKNOWLEDGED << 1) != 0
     }
@@ -266,11 +283,13 @@ impl FlowEntry {
         self.flags |= FRAGMENTED;
     }
 
+    #[inline]
     pub(super) fn is_fragmented(&self) -> bool {
         self.flags & FRAGMENTED != 0
     }
 
     /// Counts a retransmission in a row; a frame of the other end, or a new one of the same, starts again.
+    #[inline]
     pub(super) fn note_retransmission(&mut self, origin: Origin, again: bool) {
         let who = RETRANSMITTER * origin as u8;
         let count = match (again, self.marks & RETRANSMITTER == who) {
@@ -281,6 +300,7 @@ impl FlowEntry {
         self.marks = self.marks & PROBE | who | count;
     }
 
+    #[inline]
     pub(super) fn is_retransmitting(&self) -> bool {
         self.marks & RETRANSMISSIONS == RETRANSMISSIONS
     }
@@ -308,6 +328,7 @@ impl FlowMut<'_> {
     }
 
     /// The number that an answer has to show, if one is awaited.
+    #[inline]
     pub(super) fn probe(&self) -> Option<u32> {
         (self.entry.marks & PROBE != 0).then_some(self.detail.probe)
     }

@@ -88,16 +88,19 @@ impl Shares {
     }
 
     /// Free entries.
+    #[inline]
     pub(super) fn free(&self) -> u32 {
         self.free
     }
 
     /// The free entry to be taken next: the one that was freed last.
+    #[inline]
     pub(super) fn first_free(&self) -> Option<u32> {
         (self.first_free != NONE).then_some(self.first_free)
     }
 
     /// Takes [`Shares::first_free`], which is in no list then.
+    #[inline]
     pub(super) fn take_free(&mut self) {
         if let Some(links) = self.links.get(self.first_free as usize) {
             self.first_free = unpack(links.next[OF_WIRE]);
@@ -107,6 +110,7 @@ impl Shares {
     }
 
     /// Makes an entry free, which must be in no list.
+    #[inline]
     pub(super) fn give_free(&mut self, entry: u32) {
         self.links[entry as usize] = Links { previous: [pack(UNLISTED); 2], next: [pack(self.first_free), pack(NONE)] };
         self.first_free = entry;
@@ -119,6 +123,7 @@ impl Shares {
     }
 
     /// Where a wire's share is, or would be.
+    #[inline]
     fn at(&self, wire: WireId) -> usize {
         let mask = self.shares.len() - 1;
         let mut at = Self::home(wire) & mask;
@@ -129,21 +134,25 @@ impl Shares {
         at
     }
 
+    #[inline]
     fn home(wire: WireId) -> usize {
         (wire.0.wrapping_mul(0x9e37_79b1) >> 8) as usize
     }
 
     /// Flows of a wire.
+    #[inline]
     pub(super) fn flows(&self, wire: WireId) -> u32 {
         self.shares[self.at(wire)].flows
     }
 
     /// Whether a flow of this wire can be counted: not if too many wires have flows already.
+    #[inline]
     pub(super) fn has_room(&self, wire: WireId) -> bool {
         self.wires < self.max_wires || self.flows(wire) > 0
     }
 
     /// Counts a flow. Only after [`Shares::has_room`].
+    #[inline]
     pub(super) fn add(&mut self, wire: WireId) {
         let at = self.at(wire);
         let share = &mut self.shares[at];
@@ -155,6 +164,7 @@ impl Shares {
     }
 
     /// Counts a flow less, which must not be listed any more.
+    #[inline]
     pub(super) fn subtract(&mut self, wire: WireId) {
         let at = self.at(wire);
         self.shares[at].flows -= 1;
@@ -184,11 +194,13 @@ impl Shares {
     }
 
     /// Whether an entry is listed as evictable.
+    #[inline]
     pub(super) fn is_listed(&self, entry: u32) -> bool {
         unpack(self.links[entry as usize].previous[OF_ALL]) != UNLISTED
     }
 
     /// Lists an entry as the newest evictable one. Its flow must be counted.
+    #[inline]
     pub(super) fn list(&mut self, wire: WireId, entry: u32) {
         let at = self.at(wire);
         Self::append(&mut self.links, &mut self.shares[at].evictable, OF_WIRE, entry);
@@ -196,6 +208,7 @@ impl Shares {
     }
 
     /// Takes an entry from the lists.
+    #[inline]
     pub(super) fn unlist(&mut self, wire: WireId, entry: u32) {
         let at = self.at(wire);
         Self::unlink(&mut self.links, &mut self.shares[at].evictable, OF_WIRE, entry);
@@ -204,23 +217,27 @@ impl Shares {
     }
 
     /// The evictable entry of this wire that is the oldest.
+    #[inline]
     pub(super) fn oldest_of(&self, wire: WireId) -> Option<u32> {
         let share = &self.shares[self.at(wire)];
         (share.flows > 0 && share.evictable.first != NONE).then_some(share.evictable.first)
     }
 
     /// The evictable entry of all wires that is the oldest.
+    #[inline]
     pub(super) fn oldest(&self) -> Option<u32> {
         (self.evictable.first != NONE).then_some(self.evictable.first)
     }
 
     /// The entry that is the oldest once this one, which is the oldest now, is gone; its links are asked for.
+    #[inline]
     pub(super) fn after_oldest(&self, entry: u32) -> Option<u32> {
         let next = unpack(self.links[entry as usize].next[OF_ALL]);
         prefetch_slice(&self.links, next as usize);
         (next != NONE).then_some(next)
     }
 
+    #[inline]
     fn append(links: &mut [Links], ends: &mut Ends, list: usize, entry: u32) {
         let old = ends.last;
         links[entry as usize].previous[list] = pack(old);
@@ -232,6 +249,7 @@ impl Shares {
         ends.last = entry;
     }
 
+    #[inline]
     fn unlink(links: &mut [Links], ends: &mut Ends, list: usize, entry: u32) {
         let Links { previous, next } = links[entry as usize];
         let (previous, next) = (unpack(previous[list]), unpack(next[list]));

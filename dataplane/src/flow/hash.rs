@@ -46,8 +46,9 @@ impl KeyedHash {
     /// The hash of six words.
     #[inline(always)]
     pub(super) fn hash(&self, words: &[u64; WORDS]) -> u64 {
+        // Spelled out: this has to become a handful of instructions wherever it is called.
         let part = |at: usize| {
-            let [left, right] = [at, at + 1].map(|at| words[at].wrapping_add(self.nh[at]));
+            let (left, right) = (words[at].wrapping_add(self.nh[at]), words[at + 1].wrapping_add(self.nh[at + 1]));
             u128::from(left) * u128::from(right)
         };
         let sum = part(0).wrapping_add(part(2)).wrapping_add(part(4));

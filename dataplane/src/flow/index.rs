@@ -85,6 +85,7 @@ impl Index {
         }
     }
 
+    #[inline(always)]
     fn limit(&self) -> usize {
         Self::PROBE_LIMIT.min(self.buckets.len())
     }
@@ -109,6 +110,15 @@ impl Index {
             self.advance(&mut probe);
         }
         None
+    }
+
+    /// The first entry whose tag fits, in the first bucket: nearly always the one that [`Index::find`] finds.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
+        let probe = self.probe(hash);
+        let bucket = &self.buckets[probe.bucket];
+        let fitting = equal_bytes(&bucket.tags, probe.tag);
+        (fitting != 0).then(|| bucket.number(fitting.trailing_zeros() as usize))
     }
 
     /// Asks for the line where the search for this hash begins.
@@ -149,6 +159,7 @@ impl Index {
     }
 
     /// Where an entry is: how many buckets its search passes, the bucket, the slot.
+    #[inline]
     fn locate(&self, mut probe: Probe, number: u32) -> Option<(usize, usize, usize)> {
         for passed in 0..self.limit() {
             let bucket = &self.buckets[probe.bucket];

@@ -31,7 +31,10 @@ impl PartialEq for FlowKey {
     /// All words at once: one branch rather than one for each field.
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        self.words().iter().zip(other.words()).fold(0, |difference, (own, other)| difference | (own ^ other)) == 0
+        let (own, other) = (self.words(), other.words());
+        let low = (own[0] ^ other[0]) | (own[1] ^ other[1]);
+        let high = (own[2] ^ other[2]) | (own[3] ^ other[3]);
+        low | high | (own[4] ^ other[4]) | (own[5] ^ other[5]) == 0
     }
 }
 
@@ -76,16 +79,19 @@ impl FlowKey {
     }
 
     /// The wire.
+    #[inline]
     pub fn wire(&self) -> WireId {
         WireId(u32::from_ne_bytes(self.wire))
     }
 
     /// The protocol.
+    #[inline]
     pub fn protocol(&self) -> Protocol {
         Protocol(self.protocol)
     }
 
     /// The tuple of the frames that go this way.
+    #[inline]
     pub fn tuple(&self, direction: Direction) -> Tuple {
         let tuple = Tuple {
             source: self.low,

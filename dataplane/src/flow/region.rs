@@ -33,21 +33,25 @@ impl FlowRegion {
     }
 
     /// The entries.
+    #[inline]
     pub fn entries(&self) -> &[FlowEntry] {
         &self.entries
     }
 
     /// The entries, to be changed.
+    #[inline]
     pub fn entries_mut(&mut self) -> &mut [FlowEntry] {
         &mut self.entries
     }
 
     /// What belongs to the entries, each at its entry's number.
+    #[inline]
     pub fn details(&self) -> &[FlowDetail] {
         &self.details
     }
 
     /// What belongs to the entries, to be changed.
+    #[inline]
     pub fn details_mut(&mut self) -> &mut [FlowDetail] {
         &mut self.details
     }

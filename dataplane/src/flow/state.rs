@@ -19,6 +19,7 @@ macro_rules! flow_states {
             }
 
             /// The state of this number; `None` for a number that no state has.
+            #[inline]
             pub fn from_number(number: u8) -> Option<FlowState> {
                 match number { $($number => Some(FlowState::$state),)* _ => None }
             }

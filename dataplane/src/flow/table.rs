@@ -150,6 +150,7 @@ impl FlowTable {
         self.region
     }
 
+    #[inline]
     pub(super) fn region(&self) -> &FlowRegion {
         &self.region
     }
@@ -273,6 +274,7 @@ impl FlowTable {
     }
 
     /// What a flow was judged as, and when.
+    #[inline]
     pub fn judged(&self, flow: FlowRef) -> Judged {
         let entry = self.entry(flow);
         let (direction, mut tuple) = (entry.direction(), entry.tuple());
@@ -297,11 +299,13 @@ impl FlowTable {
     }
 
     /// A flow's state.
+    #[inline]
     pub fn state(&self, flow: FlowRef) -> FlowState {
         self.entry(flow).state()
     }
 
     /// Notes that a flow was judged again and is allowed by the policy of this age.
+    #[inline]
     pub fn set_epoch(&mut self, flow: FlowRef, epoch: Epoch) {
         self.entry_mut(flow).set_epoch(epoch);
     }
@@ -328,6 +332,7 @@ impl FlowTable {
     }
 
     /// A flow is judged as what it shows.
+    #[inline]
     fn forget_judged(&mut self, flow: FlowRef) {
         if self.entry(flow).is_judged_as() {
             judged::release(&mut self.region.peers, self.region.details[flow.0 as usize].judged);
@@ -364,20 +369,24 @@ impl FlowTable {
     }
 
     /// The entry of a flow.
+    #[inline]
     pub fn entry(&self, flow: FlowRef) -> &FlowEntry {
         &self.region.entries()[flow.0 as usize]
     }
 
     /// Both parts of a flow.
+    #[inline]
     pub(super) fn view(&self, flow: FlowRef) -> FlowView<'_> {
         FlowView { entry: self.entry(flow), detail: &self.region.details[flow.0 as usize] }
     }
 
+    #[inline]
     pub(super) fn flow_mut(&mut self, flow: FlowRef) -> FlowMut<'_> {
         let number = flow.0 as usize;
         FlowMut { entry: &mut self.region.entries[number], detail: &mut self.region.details[number] }
     }
 
+    #[inline]
     pub(super) fn entry_mut(&mut self, flow: FlowRef) -> &mut FlowEntry {
         &mut self.region.entries_mut()[flow.0 as usize]
     }
@@ -394,12 +403,14 @@ impl FlowTable {
         FlowHash(self.hasher.hash(&key.words()))
     }
 
+    #[inline]
     pub(super) fn find_key(&self, key: &FlowKey, hash: FlowHash) -> Option<FlowRef> {
         let entries = self.region.entries();
         self.index.find(hash.0, |number| entries[number as usize].key() == key).map(FlowRef)
     }
 
     /// Starts a flow's time again, as its state has it.
+    #[inline]
     pub(super) fn refresh(&mut self, flow: FlowRef, now: Time) {
         let expires = self.expiry(self.entry(flow), now);
         self.entry_mut(flow).expires = expires;
@@ -408,12 +419,14 @@ impl FlowTable {
     }
 
     /// The second from which a flow is gone if nothing comes after now. Rounded up: never early.
+    #[inline]
     fn expiry(&self, entry: &FlowEntry, now: Time) -> u32 {
         let seconds = u32::try_from(now.0.div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
         seconds.saturating_add(self.config.timeouts.of(entry))
     }
 
     /// Puts a flow on the lists of evictable ones, or takes it off, as its state has it.
+    #[inline]
     pub(super) fn relist(&mut self, flow: FlowRef) {
         let entry = self.entry(flow);
         let (wire, evictable) = (entry.key().wire(), entry.is_evictable());
@@ -425,6 +438,7 @@ impl FlowTable {
     }
 
     /// Sees to it that a flow of this wire can be added.
+    #[inline]
     fn make_room(&mut self, wire: WireId, now: Time) -> Result<(), DropReason> {
         let quota = self.config.wire_quota;
         if quota > 0 && self.shares.flows(wire) >= quota {
@@ -452,11 +466,13 @@ impl FlowTable {
         }
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, flow: FlowRef) {
         self.remove_hashed(flow, self.hash(self.entry(flow).key()));
     }
 
     /// Removes a flow whose hash is known.
+    #[inline]
     pub(super) fn remove_hashed(&mut self, flow: FlowRef, hash: FlowHash) {
         let wire = self.entry(flow).key().wire();
         if self.shares.is_listed(flow.0) {

@@ -81,6 +81,7 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// Seconds that a flow in this state may stay silent.
+    #[inline]
     pub(super) fn of(&self, entry: &FlowEntry) -> u32 {
         match entry.state() {
             FlowState::Free => 0,
@@ -104,6 +105,7 @@ impl Timeouts {
     }
 
     /// Data that nobody acknowledges shortens the wait.
+    #[inline]
     fn tcp_open(&self, entry: &FlowEntry, seconds: u32) -> u32 {
         if entry.is_retransmitting() {
             seconds.min(self.tcp_retransmitting)
@@ -114,6 +116,7 @@ impl Timeouts {
         }
     }
 
+    #[inline]
     fn datagram(&self, protocol: Protocol, udp: u32) -> u32 {
         match protocol {
             Protocol::UDP => udp,

@@ -21,6 +21,7 @@ impl FlowTable {
     /// # Errors
     /// [`DropReason::TcpNotSyn`], [`DropReason::SctpState`], [`DropReason::IcmpReplyUnasked`],
     /// [`DropReason::IcmpUnrelated`].
+    #[inline]
     pub fn can_open(&self, packet: &Packet, now: Time) -> Result<(), DropReason> {
         match packet.transport {
             Transport::Tcp(segment) => {
@@ -52,6 +53,7 @@ impl FlowTable {
     /// Why the packet does not fit: [`DropReason::TcpOutOfWindow`], [`DropReason::TcpResetInvalid`],
     /// [`DropReason::TcpState`], [`DropReason::SctpState`], [`DropReason::IcmpReplyUnasked`],
     /// [`DropReason::FlowCut`].
+    #[inline]
     pub fn track(
         &mut self,
         flow: FlowRef,
@@ -80,6 +82,7 @@ impl FlowTable {
 }
 
 /// Moves a flow's state by a packet.
+#[inline]
 fn step(entry: &mut FlowMut<'_>, origin: Origin, packet: &Packet) -> Result<Step, DropReason> {
     if entry.state() == FlowState::Cut {
         return cut(origin, packet);
@@ -103,6 +106,7 @@ fn step(entry: &mut FlowMut<'_>, origin: Origin, packet: &Packet) -> Result<Step
 }
 
 /// UDP and whatever else has no states of its own: a question, an answer, a conversation.
+#[inline]
 fn datagram(entry: &mut FlowMut<'_>, origin: Origin) -> Step {
     match (entry.state(), origin) {
         (FlowState::Unreplied, Origin::Reply) => entry.set_state(FlowState::Replied),
