@@ -17,8 +17,8 @@
 //! on probing: a look-up reads at most so many lines, and a flow that finds no room within it is refused.
 //!
 //! Eight multiplications, no branch, no table, the same value on every machine of one byte order. SipHash, which gives a
-//! pseudo-random function (more than a table needs), takes five times as long for a key of 42 bytes; AES rounds are as quick,
-//! but not present everywhere, and their use as a hash rests on no proof.
+//! pseudo-random function (more than a table needs), takes a chain of rounds for each word instead; AES rounds are
+//! quick, but not present everywhere, and their use as a hash rests on no proof.
 
 use siphasher::sip::SipHasher13;
 
