@@ -4,14 +4,13 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
 use super::xsk::set;
-use super::{Counters, End, IDLE_ROUNDS};
+use super::{Bare, Counters, End};
 
 /// Frames that are moved with one pair of system calls.
 const BURST: usize = 64;
@@ -146,19 +145,26 @@ impl Messages {
     }
 }
 
-pub(super) fn run(ends: [&End; 2], stop: &AtomicBool, ready: impl FnOnce()) -> Result<Counters> {
-    let [inside, outside] = [ends[0].within(|| open(ends[0]))?, ends[1].within(|| open(ends[1]))?];
-    let mut messages = Messages::new();
-    ready();
-    let mut counters = Counters::default();
-    let mut idle = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let moved = messages.forward(&inside, &outside, &mut counters, 0)
-            + messages.forward(&outside, &inside, &mut counters, 1);
-        idle = if moved > 0 { 0 } else { idle + 1 };
-        if idle > IDLE_ROUNDS {
-            super::sleep([inside.as_fd(), outside.as_fd()]);
-        }
+/// The sockets, and the buffers of a burst.
+pub(super) struct Sockets {
+    ends: [OwnedFd; 2],
+    messages: Messages,
+}
+
+impl Sockets {
+    pub(super) fn open(ends: [&End; 2]) -> Result<Self> {
+        let sockets = [ends[0].within(|| open(ends[0]))?, ends[1].within(|| open(ends[1]))?];
+        Ok(Sockets { ends: sockets, messages: Messages::new() })
     }
-    Ok(counters)
+}
+
+impl Bare for Sockets {
+    fn round(&mut self, counters: &mut Counters) -> usize {
+        let [inside, outside] = &self.ends;
+        self.messages.forward(inside, outside, counters, 0) + self.messages.forward(outside, inside, counters, 1)
+    }
+
+    fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.ends[0].as_fd(), self.ends[1].as_fd()]
+    }
 }

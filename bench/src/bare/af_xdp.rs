@@ -1,13 +1,13 @@
 //! Two AF_XDP sockets over one UMEM. A frame is forwarded by writing the descriptor that the kernel put onto one socket's
 //! receive ring onto the other's transmit ring; what was sent is offered for receiving again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::BorrowedFd;
 
 use anyhow::Result;
 
 use super::bpf::Redirect;
 use super::xsk::{CHUNK, RING, Socket, Umem};
-use super::{Counters, End, IDLE_ROUNDS};
+use super::{Bare, Counters, End};
 
 /// Frames that are moved with one system call.
 const BURST: u32 = 64;
@@ -18,37 +18,47 @@ const OFFERED: u32 = RING / 2;
 /// What of an address names the chunk.
 const CHUNK_MASK: u64 = !(CHUNK - 1);
 
-pub(super) fn run(ends: [&End; 2], stop: &AtomicBool, ready: impl FnOnce()) -> Result<Counters> {
-    let umem = Umem::new(2 * u64::from(OFFERED))?;
-    let inside = ends[0].within(|| Socket::bind(ends[0].index()?, &umem, None))?;
-    let first = inside.descriptor();
-    let outside = ends[1].within(|| Socket::bind(ends[1].index()?, &umem, Some(first)))?;
-    let mut sockets = [inside, outside];
-    let mut next = 0;
-    for socket in &mut sockets {
-        for i in 0..socket.fill.room(OFFERED) {
-            socket.fill.put(i, next);
-            next += CHUNK;
+/// The sockets, and the programs that hand them their frames.
+pub(super) struct Sockets {
+    ends: [Socket; 2],
+    _programs: [Redirect; 2],
+    /// Last, so that it goes after its sockets.
+    _umem: Umem,
+}
+
+impl Sockets {
+    pub(super) fn open(ends: [&End; 2]) -> Result<Self> {
+        let umem = Umem::new(2 * u64::from(OFFERED))?;
+        let inside = ends[0].within(|| Socket::bind(ends[0].index()?, &umem, None))?;
+        let first = inside.descriptor();
+        let outside = ends[1].within(|| Socket::bind(ends[1].index()?, &umem, Some(first)))?;
+        let mut sockets = [inside, outside];
+        let mut next = 0;
+        for socket in &mut sockets {
+            for i in 0..socket.fill.room(OFFERED) {
+                socket.fill.put(i, next);
+                next += CHUNK;
+            }
+            socket.fill.submit(OFFERED);
         }
-        socket.fill.submit(OFFERED);
+        let attach = |i: usize| {
+            let descriptor = sockets[i].descriptor();
+            ends[i].within(|| Redirect::attach(ends[i].index()?, descriptor))
+        };
+        let programs = [attach(0)?, attach(1)?];
+        Ok(Sockets { ends: sockets, _programs: programs, _umem: umem })
     }
-    let mut programs = Vec::new();
-    for (end, socket) in ends.iter().zip(&sockets) {
-        let descriptor = socket.descriptor();
-        programs.push(end.within(|| Redirect::attach(end.index()?, descriptor))?);
+}
+
+impl Bare for Sockets {
+    fn round(&mut self, counters: &mut Counters) -> usize {
+        let [inside, outside] = &mut self.ends;
+        (forward(inside, outside, counters, 0) + forward(outside, inside, counters, 1)) as usize
     }
-    ready();
-    let mut counters = Counters::default();
-    let mut idle = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let [inside, outside] = &mut sockets;
-        let moved = forward(inside, outside, &mut counters, 0) + forward(outside, inside, &mut counters, 1);
-        idle = if moved > 0 { 0 } else { idle + 1 };
-        if idle > IDLE_ROUNDS {
-            super::sleep([inside.descriptor(), outside.descriptor()]);
-        }
+
+    fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.ends[0].descriptor(), self.ends[1].descriptor()]
     }
-    Ok(counters)
 }
 
 /// Moves one burst from one socket to the other.

@@ -6,7 +6,8 @@
 //! sleeps in the kernel once both devices are dry, as a worker of Penstock does.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -90,10 +91,32 @@ pub struct Counters {
     pub cpu: Duration,
 }
 
+/// Two devices, opened, and the way between them.
+pub trait Bare {
+    /// Moves at most one burst each way. Answers how many frames came.
+    fn round(&mut self, counters: &mut Counters) -> usize;
+
+    /// What becomes readable when frames come.
+    fn descriptors(&self) -> [BorrowedFd<'_>; 2];
+}
+
+/// Opens both ends of a loop.
+///
+/// # Errors
+/// When a device is not there, or the kernel refuses a socket.
+pub fn open(kind: Kind, inside: &End, outside: &End) -> Result<Box<dyn Bare>> {
+    let ends = [inside, outside];
+    Ok(match kind {
+        Kind::AfXdp => Box::new(af_xdp::Sockets::open(ends)?),
+        Kind::AfPacket => Box::new(af_packet::Sockets::open(ends)?),
+        Kind::Tap => Box::new(tap::Taps::open(ends)?),
+    })
+}
+
 /// Moves frames between two devices until `stop` is set. `ready` is called once frames can come.
 ///
 /// # Errors
-/// When the CPU does not exist, a device is not there, or the kernel refuses a socket.
+/// As [`open`], and when the CPU does not exist.
 pub fn run(
     kind: Kind,
     inside: &End,
@@ -103,12 +126,17 @@ pub fn run(
     ready: impl FnOnce(),
 ) -> Result<Counters> {
     pin(cpu)?;
+    let mut bare = open(kind, inside, outside)?;
+    ready();
     let before = thread_time();
-    let mut counters = match kind {
-        Kind::AfXdp => af_xdp::run([inside, outside], stop, ready),
-        Kind::AfPacket => af_packet::run([inside, outside], stop, ready),
-        Kind::Tap => tap::run([inside, outside], stop, ready),
-    }?;
+    let mut counters = Counters::default();
+    let mut idle = 0;
+    while !stop.load(Ordering::Relaxed) {
+        idle = if bare.round(&mut counters) > 0 { 0 } else { idle + 1 };
+        if idle > IDLE_ROUNDS {
+            sleep(bare.descriptors());
+        }
+    }
     counters.cpu = thread_time() - before;
     Ok(counters)
 }
@@ -127,7 +155,7 @@ fn thread_time() -> Duration {
 }
 
 /// Sleeps until one of the descriptors is readable.
-fn sleep(descriptors: [std::os::fd::BorrowedFd<'_>; 2]) {
+fn sleep(descriptors: [BorrowedFd<'_>; 2]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut polled = descriptors.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(SLEEP.subsec_nanos()) };
@@ -136,6 +164,6 @@ fn sleep(descriptors: [std::os::fd::BorrowedFd<'_>; 2]) {
 }
 
 /// Makes a socket, close-on-exec and non-blocking.
-fn socket(family: i32, kind: i32, protocol: i32) -> Result<std::os::fd::OwnedFd> {
+fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     af_packet::socket(family, kind, protocol).context("making a socket")
 }

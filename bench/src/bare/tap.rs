@@ -5,13 +5,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
-use super::{Counters, End, IDLE_ROUNDS};
+use super::{Bare, Counters, End};
 
 /// Frames of one direction that are moved before the other one is looked at.
 const BURST: usize = 64;
@@ -69,19 +68,27 @@ fn forward(from: &File, to: &File, buffer: &mut [u8], counters: &mut Counters, d
     BURST
 }
 
-pub(super) fn run(ends: [&End; 2], stop: &AtomicBool, ready: impl FnOnce()) -> Result<Counters> {
-    let [inside, outside] = [ends[0].within(|| open(ends[0]))?, ends[1].within(|| open(ends[1]))?];
-    let mut buffer = vec![0; BUFFER];
-    ready();
-    let mut counters = Counters::default();
-    let mut idle = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let moved = forward(&inside, &outside, &mut buffer, &mut counters, 0)
-            + forward(&outside, &inside, &mut buffer, &mut counters, 1);
-        idle = if moved > 0 { 0 } else { idle + 1 };
-        if idle > IDLE_ROUNDS {
-            super::sleep([inside.as_fd(), outside.as_fd()]);
-        }
+/// The devices, and the buffer of a frame.
+pub(super) struct Taps {
+    ends: [File; 2],
+    buffer: Vec<u8>,
+}
+
+impl Taps {
+    pub(super) fn open(ends: [&End; 2]) -> Result<Self> {
+        let taps = [ends[0].within(|| open(ends[0]))?, ends[1].within(|| open(ends[1]))?];
+        Ok(Taps { ends: taps, buffer: vec![0; BUFFER] })
     }
-    Ok(counters)
+}
+
+impl Bare for Taps {
+    fn round(&mut self, counters: &mut Counters) -> usize {
+        let [inside, outside] = &self.ends;
+        let out = forward(inside, outside, &mut self.buffer, counters, 0);
+        out + forward(outside, inside, &mut self.buffer, counters, 1)
+    }
+
+    fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.ends[0].as_fd(), self.ends[1].as_fd()]
+    }
 }

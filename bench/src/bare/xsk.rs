@@ -64,11 +64,13 @@ fn map(socket: Option<BorrowedFd<'_>>, length: usize, offset: u64) -> io::Result
     }
 }
 
-/// One ring. The kernel is at its other end. It is mapped until the process ends.
+/// One ring. The kernel is at its other end.
 pub(super) struct Ring<T> {
-    producer: &'static AtomicU32,
-    consumer: &'static AtomicU32,
-    flags: &'static AtomicU32,
+    base: NonNull<libc::c_void>,
+    length: usize,
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
     entries: NonNull<T>,
     /// Where we are: our own counter.
     ours: u32,
@@ -82,18 +84,27 @@ unsafe impl<T: Send> Send for Ring<T> {}
 impl<T: Copy> Ring<T> {
     fn map(socket: &OwnedFd, at: u64, offsets: &libc::xdp_ring_offset) -> Result<Self> {
         let length = offsets.desc as usize + RING as usize * mem::size_of::<T>();
-        let base = map(Some(socket.as_fd()), length, at).context("mapping a ring")?.cast::<u8>();
-        // SAFETY: the offsets come from the kernel for this very mapping, which is never unmapped; its counters are aligned.
-        let counter = |offset: u64| unsafe { base.add(offset as usize).cast::<AtomicU32>().as_ref() };
+        let base = map(Some(socket.as_fd()), length, at).context("mapping a ring")?;
+        // SAFETY: the offsets come from the kernel for this very mapping.
+        let counter = |offset: u64| unsafe { base.cast::<u8>().add(offset as usize).cast::<AtomicU32>() };
         Ok(Ring {
+            base,
+            length,
             producer: counter(offsets.producer),
             consumer: counter(offsets.consumer),
             flags: counter(offsets.flags),
             // SAFETY: as above.
-            entries: unsafe { base.add(offsets.desc as usize).cast() },
+            entries: unsafe { base.cast::<u8>().add(offsets.desc as usize).cast() },
             ours: 0,
             theirs: 0,
         })
+    }
+
+    /// A counter of the mapping.
+    fn counter(&self, at: NonNull<AtomicU32>) -> &AtomicU32 {
+        // SAFETY: the three counters lie aligned in the mapping, which lives as long as `self`; the kernel's accesses to them
+        // are atomic.
+        unsafe { at.as_ref() }
     }
 
     fn slot(&self, i: u32) -> *mut T {
@@ -107,7 +118,7 @@ impl<T: Copy> Ring<T> {
         if known >= most {
             return most;
         }
-        self.theirs = self.producer.load(Ordering::Acquire);
+        self.theirs = self.counter(self.producer).load(Ordering::Acquire);
         self.theirs.wrapping_sub(self.ours).min(most)
     }
 
@@ -120,7 +131,7 @@ impl<T: Copy> Ring<T> {
     /// Passes by entries that were read.
     pub(super) fn pass(&mut self, count: u32) {
         self.ours = self.ours.wrapping_add(count);
-        self.consumer.store(self.ours, Ordering::Release);
+        self.counter(self.consumer).store(self.ours, Ordering::Release);
     }
 
     /// Slots that can be written, at most `most`. For rings that the kernel empties.
@@ -129,7 +140,7 @@ impl<T: Copy> Ring<T> {
         if known >= most {
             return most;
         }
-        self.theirs = self.consumer.load(Ordering::Acquire);
+        self.theirs = self.counter(self.consumer).load(Ordering::Acquire);
         (RING - self.ours.wrapping_sub(self.theirs)).min(most)
     }
 
@@ -142,16 +153,23 @@ impl<T: Copy> Ring<T> {
     /// Gives the kernel the slots that were written.
     pub(super) fn submit(&mut self, count: u32) {
         self.ours = self.ours.wrapping_add(count);
-        self.producer.store(self.ours, Ordering::Release);
+        self.counter(self.producer).store(self.ours, Ordering::Release);
     }
 
     /// Whether the kernel has taken all that was submitted.
     pub(super) fn is_drained(&self) -> bool {
-        self.consumer.load(Ordering::Relaxed) == self.ours
+        self.counter(self.consumer).load(Ordering::Relaxed) == self.ours
     }
 
     fn needs_wakeup(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+        self.counter(self.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+}
+
+impl<T> Drop for Ring<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own. A mapping that is left behind would keep the socket, and the queue with it.
+        unsafe { libc::munmap(self.base.as_ptr(), self.length) };
     }
 }
 
