@@ -9,7 +9,6 @@ use std::ptr;
 
 use anyhow::{Context, Result};
 
-use super::xsk::set;
 use super::{Bare, Counters, End};
 
 /// Frames that are moved with one pair of system calls.
@@ -37,6 +36,14 @@ pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedF
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Sets a socket option of plain old data.
+fn set<T: Copy>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let length = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and length describe `value`, which the kernel only reads.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, ptr::from_ref(value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A socket that is bound only once all options are set, so that no frame comes without its virtio header.

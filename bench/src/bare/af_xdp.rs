@@ -2,11 +2,13 @@
 //! receive ring onto the other's transmit ring; what was sent is offered for receiving again.
 
 use std::os::fd::BorrowedFd;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use dataplane::port::xsk::{RING, Region, Socket};
 
 use super::bpf::Redirect;
-use super::xsk::{CHUNK, RING, Socket, Umem};
 use super::{Bare, Counters, End};
 
 /// Frames that are moved with one system call.
@@ -14,6 +16,9 @@ const BURST: u32 = 64;
 
 /// Chunks that each socket has to receive into.
 const OFFERED: u32 = RING / 2;
+
+/// Bytes of a chunk: any MTU that XDP takes on veth.
+const CHUNK: u64 = 4096;
 
 /// What of an address names the chunk.
 const CHUNK_MASK: u64 = !(CHUNK - 1);
@@ -23,16 +28,13 @@ pub(super) struct Sockets {
     ends: [Socket; 2],
     _programs: [Redirect; 2],
     /// Last, so that it goes after its sockets.
-    _umem: Umem,
+    _memory: Region,
 }
 
 impl Sockets {
     pub(super) fn open(ends: [&End; 2]) -> Result<Self> {
-        let umem = Umem::new(2 * u64::from(OFFERED))?;
-        let inside = ends[0].within(|| Socket::bind(ends[0].index()?, &umem, None))?;
-        let first = inside.descriptor();
-        let outside = ends[1].within(|| Socket::bind(ends[1].index()?, &umem, Some(first)))?;
-        let mut sockets = [inside, outside];
+        let memory = Region::new(2 * OFFERED as usize, CHUNK as usize).context("mapping the UMEM")?;
+        let mut sockets = [bind(ends[0], &memory)?, bind(ends[1], &memory)?];
         let mut next = 0;
         for socket in &mut sockets {
             for i in 0..socket.fill.room(OFFERED) {
@@ -46,8 +48,22 @@ impl Sockets {
             ends[i].within(|| Redirect::attach(ends[i].index()?, descriptor))
         };
         let programs = [attach(0)?, attach(1)?];
-        Ok(Sockets { ends: sockets, _programs: programs, _umem: umem })
+        Ok(Sockets { ends: sockets, _programs: programs, _memory: memory })
     }
+}
+
+/// Binds a socket to queue 0 of a device. The kernel frees a queue a moment after its last socket was closed.
+fn bind(end: &End, memory: &Region) -> Result<Socket> {
+    end.within(|| {
+        let index = end.index()?;
+        for _ in 0..10 {
+            match Socket::bind(index, 0, memory) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => thread::sleep(Duration::from_millis(20)),
+                made => return made.context("binding the AF_XDP socket"),
+            }
+        }
+        anyhow::bail!("queue 0 of {} is taken", end.device)
+    })
 }
 
 impl Bare for Sockets {
@@ -69,7 +85,7 @@ fn forward(from: &mut Socket, to: &mut Socket, counters: &mut Counters, directio
     let mut bytes = 0;
     for i in 0..room {
         let descriptor = from.receive.get(i);
-        bytes += u64::from(descriptor.len);
+        bytes += u64::from(descriptor.length);
         to.transmit.put(i, descriptor);
     }
     if count > 0 {
@@ -79,7 +95,8 @@ fn forward(from: &mut Socket, to: &mut Socket, counters: &mut Counters, directio
         counters.bytes[direction] += bytes;
     }
     if !to.transmit.is_drained() {
-        to.kick();
+        // A device that is full takes the rest with the next kick.
+        let _full = to.wake_transmit();
     }
     count
 }

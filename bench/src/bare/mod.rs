@@ -19,7 +19,6 @@ mod af_packet;
 mod af_xdp;
 mod bpf;
 mod tap;
-mod xsk;
 
 /// Rounds that find nothing before the loop sleeps.
 const IDLE_ROUNDS: u32 = 4;

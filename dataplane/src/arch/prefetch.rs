@@ -21,7 +21,7 @@ pub fn prefetch_slice<T>(slice: &[T], index: usize) {
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn prefetch_address(address: *const u8) {
+pub(crate) fn prefetch_address(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: PREFETCHT0 is part of SSE, which every x86-64 has; it neither faults nor accesses memory as the
     // program sees it, whatever the address.
@@ -30,7 +30,7 @@ fn prefetch_address(address: *const u8) {
 
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-fn prefetch_address(address: *const u8) {
+pub(crate) fn prefetch_address(address: *const u8) {
     // SAFETY: PRFM is a hint of the base instruction set: it neither faults nor accesses memory as the program sees it,
     // whatever the address, and changes no register or flag.
     unsafe {
@@ -40,7 +40,7 @@ fn prefetch_address(address: *const u8) {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[inline(always)]
-fn prefetch_address(_address: *const u8) {}
+pub(crate) fn prefetch_address(_address: *const u8) {}
 
 #[cfg(test)]
 mod tests {

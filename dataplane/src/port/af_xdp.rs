@@ -28,12 +28,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
-
-use crate::frame::{BURST, Burst, Frame};
+use crate::arch::prefetch::prefetch_address;
+use crate::frame::{Burst, Frame};
 use crate::port::claim::Claim;
 use crate::port::link::{self, Link, Restore};
-use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortKind, checksum};
+use crate::port::xsk::{RING, Socket};
+use crate::port::{Capabilities, Pool, Port, PortCounters, PortKind, checksum};
 use crate::time::Time;
 
 use program::Program;
@@ -108,10 +108,7 @@ pub struct AfXdp {
     umem: Umem,
     /// The pool over `umem`, when no other port shares it.
     own: Option<Pool>,
-    receive: RxQueue,
-    transmit: TxQueue,
-    fill: FillQueue,
-    completion: CompQueue,
+    socket: Socket,
     program: Program,
     link: Link,
     restore: Restore,
@@ -125,9 +122,20 @@ pub struct AfXdp {
     /// The last send found the device switched off.
     is_down: bool,
     checked: Time,
-    scratch: Box<[FrameDesc; BURST]>,
     /// Last, so that the device is free only once nothing reads it.
     _claim: Claim,
+}
+
+/// `struct xdp_statistics`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::AnyBitPattern)]
+struct Statistics {
+    receive_dropped: u64,
+    receive_invalid: u64,
+    transmit_invalid: u64,
+    receive_ring_full: u64,
+    fill_ring_empty: u64,
+    transmit_ring_empty: u64,
 }
 
 impl fmt::Debug for AfXdp {
@@ -149,84 +157,69 @@ impl AfXdp {
             std::thread::sleep(Duration::from_millis(2));
         }
         for index in 0..self.holders.len() {
-            match self.take_back(index * self.umem.chunk_size, Holder::Receive, memory) {
+            if self.holders[index] != Holder::Receive {
+                continue;
+            }
+            self.holders[index] = Holder::Us;
+            self.receiving -= 1;
+            // SAFETY: `holders` says that the chunk was lent from this memory's pool and not taken back since, and the kernel,
+            // whose program is detached, no longer uses it.
+            let chunk = unsafe { memory.reclaim(index as u32) };
+            match self.is_zero_copy {
                 // The driver of a zero-copy device may write to it for a while.
-                Some(chunk) if self.is_zero_copy => memory.abandon(chunk),
-                Some(chunk) => memory.give_back(chunk),
-                None => {}
+                true => memory.abandon(chunk),
+                false => memory.give_back(chunk),
             }
         }
         self.target = 0;
     }
 
-    /// Takes a chunk back from the kernel; `None` when it was not lent for this.
-    fn take_back(&mut self, address: usize, holder: Holder, memory: &mut Pool) -> Option<Chunk> {
-        let index = address / self.umem.chunk_size;
-        if self.holders.get(index) != Some(&holder) {
-            return None;
-        }
-        self.holders[index] = Holder::Us;
-        match holder {
-            Holder::Receive => self.receiving -= 1,
-            Holder::Transmit => self.transmitting -= 1,
-            Holder::Us => {}
-        }
-        // SAFETY: `holders` says that the chunk was lent from this memory's pool and not reclaimed since, and the kernel has
-        // returned its address on a ring (or, in `close`, no longer uses it).
-        Some(unsafe { memory.reclaim(index as u32) })
-    }
-
-    /// Notes that a chunk goes to the kernel.
-    fn lend(&mut self, chunk: Chunk, holder: Holder, memory: &mut Pool) {
-        let index = memory.lend(chunk) as usize;
-        self.holders[index] = holder;
-        match holder {
-            Holder::Receive => self.receiving += 1,
-            Holder::Transmit => self.transmitting += 1,
-            Holder::Us => {}
+    /// Notes that a chunk comes back from the kernel. `false` when it was not lent for this.
+    #[inline]
+    fn comes_back(&mut self, index: usize, from: Holder) -> bool {
+        match self.holders.get_mut(index) {
+            Some(holder) if *holder == from => {
+                *holder = Holder::Us;
+                true
+            }
+            _ => false,
         }
     }
 
     /// Takes back what the kernel has sent.
     fn reap(&mut self, memory: &mut Pool) {
-        while self.transmitting > 0 {
-            let mut sent = [FrameDesc::default(); BURST];
-            // SAFETY: the descriptors are only written to.
-            let count = unsafe { self.completion.consume(&mut sent) };
-            for descriptor in &sent[..count] {
-                if let Some(chunk) = self.take_back(descriptor.addr(), Holder::Transmit, memory) {
-                    memory.give_back(chunk);
-                }
+        if self.transmitting == 0 {
+            return;
+        }
+        let sent = self.socket.completion.filled(RING);
+        for i in 0..sent {
+            let (index, _) = self.umem.place(self.socket.completion.get(i));
+            if self.comes_back(index, Holder::Transmit) {
+                self.transmitting -= 1;
+                // SAFETY: `holders` says that the chunk was lent from this memory's pool and not taken back since, and the
+                // kernel has returned its address.
+                unsafe { memory.give_back_lent(index as u32) };
             }
-            if count < BURST {
-                break;
-            }
+        }
+        if sent > 0 {
+            self.socket.completion.pass(sent);
         }
     }
 
     /// Gives the kernel chunks to receive into.
     fn refill(&mut self, memory: &mut Pool) {
-        while self.receiving < self.target {
-            let room = (self.fill.nb_free(BURST as u32) as usize).min(self.target - self.receiving).min(BURST);
-            let mut count = 0;
-            while count < room {
-                let Some(chunk) = memory.take() else { break };
-                self.scratch[count] = self.umem.descriptor(chunk.index(), 0);
-                self.lend(chunk, Holder::Receive, memory);
-                count += 1;
+        let want = self.target.saturating_sub(self.receiving).min(memory.available());
+        if want > 0 {
+            let room = self.socket.fill.room(want as u32);
+            for i in 0..room {
+                let Some(index) = memory.lend_free() else { break };
+                self.holders[index as usize] = Holder::Receive;
+                self.socket.fill.put(i, self.umem.address(index));
             }
-            if count == 0 {
-                break;
-            }
-            // SAFETY: the chunks were just taken from this UMEM's pool and marked as lent; nobody touches them until their
-            // addresses come back. There is room for all of them.
-            let produced = unsafe { self.fill.produce(&self.scratch[..count]) };
-            debug_assert_eq!(produced, count);
+            self.receiving += room as usize;
+            self.socket.fill.submit(room);
         }
-        if self.fill.needs_wakeup() {
-            // Polling wakes the driver; that it cannot be woken shows in the next check of the device.
-            let _ = self.fill.wakeup(self.receive.fd_mut(), 0);
-        }
+        self.socket.wake_receive();
     }
 
     /// The memory that the rings work on: the port's own, or the pool that every call brings.
@@ -245,18 +238,26 @@ impl AfXdp {
         if own.is_some() {
             want = want.min(pool.available());
         }
-        // SAFETY: the descriptors are only written to.
-        let count = unsafe { self.receive.consume(&mut self.scratch[..want]) };
+        let count = self.socket.receive.filled(want as u32);
         for i in 0..count {
-            let descriptor = self.scratch[i];
-            let (address, length) = (descriptor.addr(), descriptor.lengths().data());
-            let memory = own.as_deref_mut().unwrap_or(pool);
-            let Some(mut chunk) = self.take_back(address, Holder::Receive, memory) else {
+            // Another core wrote the bytes: by the time they are looked at, they are here.
+            let (base, address) = (self.umem.region.base(), self.socket.receive.get(i).address);
+            prefetch_address(base.as_ptr().wrapping_add(address as usize));
+        }
+        for i in 0..count {
+            let descriptor = self.socket.receive.get(i);
+            let (index, offset) = self.umem.place(descriptor.address);
+            if !self.comes_back(index, Holder::Receive) {
                 self.counters.receive_errors += 1;
                 continue;
-            };
-            let offset = address % self.umem.chunk_size;
-            if descriptor.has_more_frames() || offset + length > self.umem.chunk_size {
+            }
+            self.receiving -= 1;
+            let memory = own.as_deref_mut().unwrap_or(pool);
+            // SAFETY: `holders` says that the chunk was lent from this memory's pool and not taken back since, and the kernel
+            // has returned its address.
+            let mut chunk = unsafe { memory.reclaim(index as u32) };
+            let length = descriptor.length as usize;
+            if descriptor.options != 0 || offset + length > self.umem.chunk_size {
                 self.counters.receive_errors += 1;
                 memory.give_back(chunk);
                 continue;
@@ -275,9 +276,13 @@ impl AfXdp {
                 None => self.counters.receive_errors += 1,
             }
         }
-        count
+        if count > 0 {
+            self.socket.receive.pass(count);
+        }
+        count as usize
     }
 
+    #[inline]
     fn push(&mut self, mut frame: Frame, burst: &mut Burst) {
         if self.complete_unmarked && checksum::complete_unmarked(&mut frame) {
             self.counters.checksums_completed += 1;
@@ -291,7 +296,7 @@ impl AfXdp {
             return Ok(());
         }
         self.checked = now;
-        match link::option::<i32>(self.receive.fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR)? {
+        match link::option::<i32>(self.socket.descriptor().as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR)? {
             0 => Ok(()),
             code => Err(io::Error::from_raw_os_error(code)),
         }
@@ -334,16 +339,16 @@ impl Port for AfXdp {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: the queue keeps its socket open as long as it lives, which is as long as `self`.
-        Some(unsafe { BorrowedFd::borrow_raw(self.receive.fd().as_raw_fd()) })
+        Some(self.socket.descriptor())
     }
 
     fn counters(&self) -> PortCounters {
         let mut counters = self.counters;
-        if let Ok(statistics) = self.receive.fd().xdp_statistics() {
+        let socket = self.socket.descriptor().as_raw_fd();
+        if let Ok(statistics) = link::option::<Statistics>(socket, libc::SOL_XDP, libc::XDP_STATISTICS) {
             // Nothing to receive into, or no room on the ring.
-            counters.receive_overflow = statistics.rx_dropped() + statistics.rx_ring_full();
-            counters.send_errors += statistics.tx_invalid_descs();
+            counters.receive_overflow = statistics.receive_dropped + statistics.receive_ring_full;
+            counters.send_errors += statistics.transmit_invalid;
         }
         counters
     }

@@ -27,6 +27,7 @@ mod segment;
 mod spec;
 pub mod tap;
 mod vnet;
+pub mod xsk;
 
 pub use error::PortError;
 pub use memory::{MemoryLink, MemoryPort, SentFrame};

@@ -36,16 +36,19 @@ impl fmt::Debug for Chunk {
 
 impl Chunk {
     /// The index of the chunk within its pool.
+    #[inline]
     pub fn index(&self) -> u32 {
         self.index
     }
 
     /// The pool that the chunk has to go back to.
+    #[inline]
     pub fn pool(&self) -> PoolId {
         self.pool
     }
 
     /// Number of bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.length as usize
     }
@@ -56,11 +59,13 @@ impl Chunk {
     }
 
     /// Where the bytes start within the chunk: the room before them.
+    #[inline]
     pub fn offset(&self) -> usize {
         self.offset as usize
     }
 
     /// The bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: offset + length <= capacity (kept by `set_range`), the region outlives the chunk (Pool::drop leaks it
         // otherwise), and `self` is the only handle to it.
@@ -68,6 +73,7 @@ impl Chunk {
     }
 
     /// The bytes, to be changed.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.offset as usize), self.length as usize) }
@@ -83,6 +89,7 @@ impl Chunk {
     ///
     /// # Panics
     /// If the range leaves the chunk: a mistake of the calling port, never of a packet.
+    #[inline]
     pub fn set_range(&mut self, offset: usize, length: usize) {
         assert!(offset + length <= self.capacity as usize, "range leaves its chunk");
         self.offset = offset as u32;
@@ -156,6 +163,7 @@ impl Pool {
     }
 
     /// The pool's identity.
+    #[inline]
     pub fn id(&self) -> PoolId {
         self.id
     }
@@ -166,6 +174,7 @@ impl Pool {
     }
 
     /// Chunks that can be taken.
+    #[inline]
     pub fn available(&self) -> usize {
         self.free.len()
     }
@@ -176,11 +185,13 @@ impl Pool {
     }
 
     /// An empty chunk with [`Pool::HEADROOM`] (or what the region was set up with) before its bytes.
+    #[inline]
     pub fn take(&mut self) -> Option<Chunk> {
         let index = self.free.pop()?;
         Some(self.handle(index))
     }
 
+    #[inline]
     fn handle(&self, index: u32) -> Chunk {
         Chunk {
             // SAFETY: index < count, so the chunk lies within the region.
@@ -197,6 +208,7 @@ impl Pool {
     ///
     /// # Panics
     /// If the chunk is of another pool: a mistake in the wiring of ports.
+    #[inline]
     pub fn give_back(&mut self, chunk: Chunk) {
         assert_eq!(chunk.pool, self.id, "a chunk came back to a pool that is not its own");
         self.free.push(chunk.index);
@@ -210,6 +222,7 @@ impl Pool {
     }
 
     /// Takes all of a frame's memory back.
+    #[inline]
     pub fn release(&mut self, frame: crate::frame::Frame) {
         let (head, tail) = frame.into_chunks();
         for chunk in tail {
@@ -219,6 +232,7 @@ impl Pool {
     }
 
     /// Turns a chunk into its index, to be handed to the kernel, and back with [`Pool::reclaim`].
+    #[inline]
     pub fn lend(&mut self, chunk: Chunk) -> u32 {
         assert_eq!(chunk.pool, self.id, "a chunk was lent from a pool that is not its own");
         chunk.index
@@ -232,9 +246,29 @@ impl Pool {
     ///
     /// # Panics
     /// If the index lies beyond the pool.
+    #[inline]
     pub unsafe fn reclaim(&mut self, index: u32) -> Chunk {
         assert!((index as usize) < self.count, "a chunk index beyond the pool");
         self.handle(index)
+    }
+
+    /// Takes a free chunk to be handed to the kernel, by its index.
+    #[inline]
+    pub(crate) fn lend_free(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// Takes back a chunk that was lent under this index.
+    ///
+    /// # Safety
+    /// As [`Pool::reclaim`].
+    ///
+    /// # Panics
+    /// If the index lies beyond the pool.
+    #[inline]
+    pub(crate) unsafe fn give_back_lent(&mut self, index: u32) {
+        assert!((index as usize) < self.count, "a chunk index beyond the pool");
+        self.free.push(index);
     }
 
     /// A frame with a copy of `bytes`, or `None` when the pool is empty or the bytes do not fit into a chunk.

@@ -1,24 +1,17 @@
 //! Setting an AF_XDP port up: what is checked, the socket, the program, and the first chunks lent.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
-
 use super::program::Program;
-use super::umem::{self, HEADROOM, RING, Umem, os_error, refusal};
+use super::umem::{self, Umem, refusal};
 use super::{AfXdp, AfXdpOptions, Holder, MTU_LIMIT, Unmarked};
-use crate::frame::BURST;
 use crate::port::claim::Claim;
 use crate::port::link::{self, Link};
+use crate::port::xsk::{HEADROOM, RING, Socket};
 use crate::port::{Capabilities, ETHERNET_AND_TAG, Pool, PortCounters, PortError, PortKind};
 use crate::time::Time;
-
-/// Bytes of frames that the socket may have in transmission.
-const SEND_BUFFER: i32 = 16 << 20;
 
 impl AfXdp {
     /// Opens a port on a device of the calling thread's namespace, which `namespace` names for people: with memory that it
@@ -48,9 +41,10 @@ impl AfXdp {
         };
         check_memory(device, mtu, &umem, pool)?;
         let queue = options.queue.unwrap_or(0);
-        let (transmit, receive, fill, completion) = bind(device, queue, &umem)?;
         let index = link.index().map_err(|source| PortError::of(device, "looking up the interface", source))?;
-        let program = Program::attach(device, mtu, index, queue, receive.fd().as_raw_fd(), options.attach)?;
+        let socket = bind(device, index, queue, &umem)?;
+        let descriptor = socket.descriptor().as_raw_fd();
+        let program = Program::attach(device, mtu, index, queue, descriptor, options.attach)?;
         let (restore, stubborn) = link.plain_receive(program.is_generic);
         let warnings = warnings(device, program.is_generic, &stubborn);
         let target = umem.count() / if is_shared { 4 } else { 2 };
@@ -66,11 +60,8 @@ impl AfXdp {
                 max_frame,
             },
             counters: PortCounters::default(),
-            is_zero_copy: is_zero_copy(receive.fd().as_raw_fd()),
-            receive,
-            transmit,
-            fill,
-            completion,
+            is_zero_copy: is_zero_copy(descriptor),
+            socket,
             program,
             link,
             restore,
@@ -85,7 +76,6 @@ impl AfXdp {
             },
             is_down: false,
             checked: Time::ZERO,
-            scratch: Box::new([FrameDesc::default(); BURST]),
             umem,
             own: None,
             _claim: claim,
@@ -138,63 +128,28 @@ fn check_device(device: &str, link: &Link, options: AfXdpOptions) -> Result<usiz
     Ok(mtu)
 }
 
-type Rings = (TxQueue, RxQueue, FillQueue, CompQueue);
-
 /// Makes the socket and binds it to the queue.
-fn bind(device: &str, queue: u32, umem: &Umem) -> Result<Rings, PortError> {
-    if !umem.is_at_home()? {
-        return Err(PortError::System {
-            device: device.to_owned(),
-            action: "sharing the AF_XDP memory",
-            source: io::Error::new(io::ErrorKind::InvalidInput, "it was made in another network namespace"),
-        });
-    }
-    let ring = QueueSize::new(RING).expect("a power of two");
-    let config = SocketConfig::builder()
-        .rx_queue_size(ring)
-        .tx_queue_size(ring)
-        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(BindFlags::XDP_USE_NEED_WAKEUP)
-        .build();
-    let interface: Interface = device.parse().map_err(|_| PortError::BadName { device: device.to_owned() })?;
-    // SAFETY: programs are never loaded by libxdp (INHIBIT_PROG_LOAD), which is what the function asks for when a queue is
-    // bound twice.
-    let make = || unsafe { Socket::new(config, &umem.xsk, &interface, queue) };
+fn bind(device: &str, index: i32, queue: u32, umem: &Umem) -> Result<Socket, PortError> {
+    let make = || Socket::bind(index as u32, queue, &umem.region);
     let mut made = make();
     // The kernel frees a queue a moment after its last socket was closed.
     for _ in 0..10 {
-        if !made.as_ref().is_err_and(|error| os_error(error).is_some_and(|e| e.raw_os_error() == Some(libc::EBUSY))) {
+        if !made.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
         made = make();
     }
-    let (transmit, receive, rings) = made.map_err(|error| {
-        let source = os_error(&error);
-        match source.as_ref().and_then(io::Error::raw_os_error) {
-            Some(libc::EBUSY) => PortError::QueueBusy { device: device.to_owned(), queue },
-            Some(libc::EINVAL) => PortError::Unsupported {
-                device: device.to_owned(),
-                kind: PortKind::AfXdp.name(),
-                reason: format!("it has no queue {queue}"),
-                remedy: "name a queue that `ethtool -l` shows",
-            },
-            _ => refusal(device, "binding the AF_XDP socket", source.as_ref()),
-        }
-    })?;
-    // The same queue twice over one memory: the rings belong to the first socket.
-    let (fill, completion) = rings.ok_or_else(|| PortError::QueueBusy { device: device.to_owned(), queue })?;
-    umem.note_bound();
-    tune(receive.fd().as_raw_fd());
-    Ok((transmit, receive, fill, completion))
-}
-
-/// Lets one system call send a whole ring. Both are improvements only: a kernel that knows neither sends in smaller steps.
-fn tune(socket: i32) {
-    // XDP_MAX_TX_SKB_BUDGET, since 6.17.
-    const MAX_TX_SKB_BUDGET: i32 = 9;
-    let _ = link::set_option(&socket, libc::SOL_XDP, MAX_TX_SKB_BUDGET, RING);
-    let _ = link::set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER);
+    made.map_err(|source| match source.raw_os_error() {
+        Some(libc::EBUSY) => PortError::QueueBusy { device: device.to_owned(), queue },
+        Some(libc::EINVAL) => PortError::Unsupported {
+            device: device.to_owned(),
+            kind: PortKind::AfXdp.name(),
+            reason: format!("it has no queue {queue}"),
+            remedy: "name a queue that `ethtool -l` shows",
+        },
+        _ => refusal(device, "binding the AF_XDP socket", Some(&source)),
+    })
 }
 
 /// Whether the driver reads and writes the memory itself.

@@ -1,17 +1,12 @@
 //! The sending half of an AF_XDP port: a frame made fit for a device that takes bytes only, and the transmit ring.
-#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::ptr;
 
-use arrayvec::ArrayVec;
-
-use super::umem::{HEADROOM, RING};
 use super::{AfXdp, Holder};
 use crate::frame::{BURST, Burst, Checksum, Frame};
 use crate::port::segment::Plan;
-use crate::port::{Chunk, Pool, checksum};
+use crate::port::xsk::{Descriptor, HEADROOM, RING};
+use crate::port::{Pool, checksum};
 
 /// Bytes of the two MAC addresses, after which a tag belongs.
 const MAC_ADDRESSES: usize = 12;
@@ -22,117 +17,147 @@ const TAG: usize = 4;
 /// System calls that may follow each other to get one burst sent: older kernels send 32 frames with each.
 const KICKS: usize = 4;
 
-/// What becomes of a frame of a burst.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Its own memory goes onto the ring.
-    InPlace,
-    /// A copy is on the ring.
-    Copied,
-    /// The device cannot carry it.
-    Refused,
-    /// There is no room now.
-    NoRoom,
-}
+/// Which frames of a burst are released rather than left to the kernel, a bit each.
+type Released = u64;
+
+const _: () = assert!(BURST <= Released::BITS as usize);
 
 impl AfXdp {
     /// Moves frames from the front of the burst onto the transmit ring, and wakes the kernel.
     pub(super) fn transmit_burst(
         &mut self,
-        mut own: Option<&mut Pool>,
+        own: Option<&mut Pool>,
         pool: &mut Pool,
         burst: &mut Burst,
     ) -> io::Result<()> {
-        self.reap(own.as_deref_mut().unwrap_or(pool));
         if self.is_down {
             // What was on the ring is tried again: it tells whether the device is back.
             self.is_down = false;
             self.kick()?;
         }
-        let mut outcomes = ArrayVec::<Outcome, BURST>::new();
-        let mut room = self.transmit.nb_free(RING) as usize;
-        for frame in burst.iter_mut() {
-            let outcome = match own.as_deref_mut() {
-                _ if self.is_down => Outcome::Refused,
-                Some(own) => self.copy_out(frame, own, &mut room),
-                None => self.make_fit(frame, &mut room),
-            };
-            if outcome == Outcome::NoRoom {
-                break;
+        let (taken, released) = match own {
+            _ if self.is_down => {
+                self.counters.send_errors += burst.len() as u64;
+                (burst.len(), Released::MAX)
             }
-            self.counters.send_errors += u64::from(outcome == Outcome::Refused);
-            outcomes.push(outcome);
-        }
-        let taken = outcomes.len();
-        for (frame, outcome) in burst.drain(..taken).zip(outcomes) {
-            match outcome {
-                Outcome::InPlace => self.produce(frame.head, pool),
-                _ => pool.release(frame),
+            Some(own) => self.put_copies(own, burst),
+            None => self.put_frames(pool, burst),
+        };
+        if released == 0 && taken == burst.len() {
+            // The kernel has all of them.
+            burst.clear();
+        } else {
+            for (i, frame) in burst.drain(..taken).enumerate() {
+                if released >> i & 1 == 1 {
+                    pool.release(frame);
+                }
             }
         }
         if self.is_down { Ok(()) } else { self.kick_waiting() }
     }
 
-    /// Makes a frame of shared memory fit to be sent as it lies: checksum complete, tag in the bytes, at the place in its chunk
-    /// that descriptors name.
-    fn make_fit(&mut self, frame: &mut Frame, room: &mut usize) -> Outcome {
-        let (offset, length) = (frame.head.offset(), frame.head.len());
-        let total = length + if frame.vlan.is_some() { TAG } else { 0 };
-        if frame.gso.is_some() || frame.segments() > 1 || length < MAC_ADDRESSES || total > self.capabilities.max_frame
-        {
-            return Outcome::Refused;
-        }
-        if *room == 0 {
-            return Outcome::NoRoom;
-        }
-        if !self.complete(frame) {
-            return Outcome::Refused;
-        }
-        *room -= 1;
-        if offset == HEADROOM && frame.vlan.is_none() {
-            return Outcome::InPlace;
-        }
-        let whole = frame.head.whole_mut();
-        match frame.vlan.take() {
-            None => whole.copy_within(offset..offset + length, HEADROOM),
-            Some(tag) => {
-                let mut start = [0; MAC_ADDRESSES + TAG];
-                start[..MAC_ADDRESSES].copy_from_slice(&whole[offset..offset + MAC_ADDRESSES]);
-                start[MAC_ADDRESSES..MAC_ADDRESSES + 2].copy_from_slice(&tag.protocol.to_be_bytes());
-                start[MAC_ADDRESSES + 2..].copy_from_slice(&tag.control.to_be_bytes());
-                whole.copy_within(offset + MAC_ADDRESSES..offset + length, HEADROOM + start.len());
-                whole[HEADROOM..HEADROOM + start.len()].copy_from_slice(&start);
+    /// Puts frames of shared memory onto the transmit ring as they lie. Answers how many were taken from the burst's front,
+    /// and which of them the device cannot carry.
+    fn put_frames(&mut self, pool: &Pool, burst: &mut Burst) -> (usize, Released) {
+        let room = self.socket.transmit.room(burst.len() as u32);
+        let (mut taken, mut put, mut released): (usize, u32, Released) = (0, 0, 0);
+        for frame in burst.iter_mut() {
+            if !self.carries(frame) {
+                released |= 1 << taken;
+            } else if put == room {
+                break;
+            } else if self.make_fit(frame) {
+                let chunk = &frame.head;
+                assert_eq!(chunk.pool(), pool.id(), "a frame of another pool than the port's");
+                let address = self.umem.address(chunk.index()) + chunk.offset() as u64;
+                self.holders[chunk.index() as usize] = Holder::Transmit;
+                self.socket.transmit.put(put, Descriptor { address, length: chunk.len() as u32, options: 0 });
+                put += 1;
+            } else {
+                released |= 1 << taken;
             }
+            taken += 1;
         }
-        frame.head.set_range(HEADROOM, total);
-        Outcome::InPlace
+        self.counters.send_errors += u64::from(released.count_ones());
+        self.submit(put);
+        (taken, released)
+    }
+
+    /// Puts copies of frames onto the transmit ring. Answers as [`AfXdp::put_frames`]: all that were taken are released.
+    fn put_copies(&mut self, own: &mut Pool, burst: &mut Burst) -> (usize, Released) {
+        let mut room = self.socket.transmit.room(RING);
+        let mut taken = 0;
+        for frame in burst.iter_mut() {
+            match self.copy_out(frame, own, room) {
+                None => self.counters.send_errors += 1,
+                Some(0) => break,
+                Some(count) => room -= count,
+            }
+            taken += 1;
+        }
+        (taken, Released::MAX)
+    }
+
+    /// Gives the kernel what was put onto the transmit ring.
+    fn submit(&mut self, count: u32) {
+        if count > 0 {
+            self.transmitting += count as usize;
+            self.socket.transmit.submit(count);
+        }
+    }
+
+    /// Whether a frame of shared memory can be sent at all.
+    #[inline]
+    fn carries(&self, frame: &Frame) -> bool {
+        let length = frame.head.len();
+        let total = length + if frame.vlan.is_some() { TAG } else { 0 };
+        frame.gso.is_none() && frame.segments() == 1 && length >= MAC_ADDRESSES && total <= self.capabilities.max_frame
+    }
+
+    /// Makes a frame of shared memory fit to be sent as it lies: checksum complete, tag in the bytes. `false` when its metadata
+    /// does not fit its bytes.
+    #[inline]
+    fn make_fit(&mut self, frame: &mut Frame) -> bool {
+        if !self.complete(frame) {
+            return false;
+        }
+        if frame.vlan.is_some() {
+            insert_tag(frame);
+        }
+        true
     }
 
     /// Copies a frame into memory of the port's own, as one packet or as the segments of a super-frame: all of them or none.
-    fn copy_out(&mut self, frame: &mut Frame, own: &mut Pool, room: &mut usize) -> Outcome {
+    /// Answers how many, 0 when there is no room now, and nothing when the device cannot carry them.
+    fn copy_out(&mut self, frame: &mut Frame, own: &mut Pool, room: u32) -> Option<u32> {
         if frame.gso.is_none() && !self.complete(frame) {
-            return Outcome::Refused;
+            return None;
         }
-        let Some(plan) = Plan::new(frame) else { return Outcome::Refused };
+        let plan = Plan::new(frame)?;
         let count = plan.count();
         // More segments than the ring or the memory will ever hold are refused, or they would block the wire for good.
         if plan.longest() > self.capabilities.max_frame || count > (RING as usize).min(self.umem.count() / 4) {
-            return Outcome::Refused;
+            return None;
         }
-        if count > *room || count > own.available() {
-            return Outcome::NoRoom;
+        if count > room as usize || count > own.available() {
+            return Some(0);
         }
-        for i in 0..count {
+        let mut put = 0;
+        while (put as usize) < count {
             let Some(mut chunk) = own.take() else { break };
-            let length = plan.write(frame, i, &mut chunk.whole_mut()[HEADROOM..]);
-            chunk.set_range(HEADROOM, length);
-            self.produce(chunk, own);
+            let length = plan.write(frame, put as usize, &mut chunk.whole_mut()[HEADROOM..]);
+            let index = own.lend(chunk);
+            self.holders[index as usize] = Holder::Transmit;
+            let address = self.umem.address(index) + HEADROOM as u64;
+            self.socket.transmit.put(put, Descriptor { address, length: length as u32, options: 0 });
+            put += 1;
         }
-        *room -= count;
-        self.counters.checksums_completed += if frame.gso.is_some() { count as u64 } else { 0 };
-        Outcome::Copied
+        self.submit(put);
+        self.counters.checksums_completed += if frame.gso.is_some() { u64::from(put) } else { 0 };
+        Some(put)
     }
 
+    #[inline]
     fn complete(&mut self, frame: &mut Frame) -> bool {
         if !matches!(frame.checksum, Checksum::Partial { .. }) {
             return true;
@@ -142,18 +167,9 @@ impl AfXdp {
         completed
     }
 
-    /// Puts a chunk, whose bytes are at [`HEADROOM`], onto the transmit ring. The caller has seen room for it.
-    fn produce(&mut self, chunk: Chunk, memory: &mut Pool) {
-        let descriptor = self.umem.descriptor(chunk.index(), chunk.len());
-        self.lend(chunk, Holder::Transmit, memory);
-        // SAFETY: the chunk is of this UMEM and was just marked as lent; nobody touches it until its address comes back.
-        let produced = unsafe { self.transmit.produce_one(&descriptor) };
-        debug_assert_eq!(produced, 1);
-    }
-
     /// Wakes the kernel when something waits on the transmit ring.
     pub(super) fn kick_waiting(&mut self) -> io::Result<()> {
-        if self.transmitting == 0 || self.transmit.nb_free_exact() == RING {
+        if self.transmitting == 0 || self.socket.transmit.is_drained() {
             return Ok(());
         }
         self.kick()
@@ -162,18 +178,7 @@ impl AfXdp {
     /// Has the kernel send what is on the transmit ring.
     fn kick(&mut self) -> io::Result<()> {
         for _ in 0..KICKS {
-            if !self.transmit.needs_wakeup() {
-                return Ok(());
-            }
-            // SAFETY: no bytes are passed; the call only wakes the kernel.
-            let result = unsafe {
-                let socket = self.transmit.fd().as_raw_fd();
-                libc::sendto(socket, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
-            };
-            if result >= 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
+            let Err(error) = self.socket.wake_transmit() else { return Ok(()) };
             match error.raw_os_error() {
                 // A step was sent and more is waiting, or too much is in flight.
                 Some(libc::EAGAIN | libc::EINTR) => {}
@@ -188,4 +193,26 @@ impl AfXdp {
         }
         Ok(())
     }
+}
+
+/// Writes a frame's tag into its bytes: into the room before them where there is some, so that only the MAC addresses move.
+fn insert_tag(frame: &mut Frame) {
+    let Some(tag) = frame.vlan.take() else { return };
+    let (offset, length) = (frame.head.offset(), frame.head.len());
+    let whole = frame.head.whole_mut();
+    let start = match offset.checked_sub(TAG) {
+        Some(start) => {
+            whole.copy_within(offset..offset + MAC_ADDRESSES, start);
+            start
+        }
+        None => {
+            let rest = offset + MAC_ADDRESSES;
+            whole.copy_within(rest..offset + length, rest + TAG);
+            offset
+        }
+    };
+    let at = start + MAC_ADDRESSES;
+    whole[at..at + 2].copy_from_slice(&tag.protocol.to_be_bytes());
+    whole[at + 2..at + TAG].copy_from_slice(&tag.control.to_be_bytes());
+    frame.head.set_range(start, length + TAG);
 }

@@ -32,6 +32,17 @@ fn ipv4(protocol: u8, transport: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// An Ethernet frame with an IPv6 packet of `protocol` whose transport bytes are given.
+fn ipv6(protocol: u8, transport: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd, 0x60, 0, 0, 0];
+    bytes.extend((transport.len() as u16).to_be_bytes());
+    bytes.extend([protocol, 64]);
+    bytes
+        .extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    bytes.extend(transport);
+    bytes
+}
+
 fn verifies(bytes: &[u8], protocol: u8) -> bool {
     let end = 14 + usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
     let transport = &bytes[34..end];
@@ -44,6 +55,39 @@ proptest! {
     fn sums_equal_the_naive_ones(bytes in proptest::collection::vec(any::<u8>(), 0..200), lead in 0usize..8) {
         let lead = lead.min(bytes.len());
         prop_assert_eq!(fold(sum(&bytes[lead..])), naive(&bytes[lead..]));
+    }
+
+    #[test]
+    fn the_quick_look_misses_nothing(
+        (is_ipv4, is_tcp, unfinished): (bool, bool, bool),
+        port in prop_oneof![Just(443u16), Just(VXLAN), Just(LINUX_VXLAN), Just(GENEVE)],
+        payload in proptest::collection::vec(any::<u8>(), 0..120),
+        mutations in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        padding in 0usize..4,
+        cut in 0usize..40,
+    ) {
+        let (protocol, mut segment, field) = match is_tcp {
+            true => (6, vec![0; 20], 16),
+            false => (17, vec![0; 8], 6),
+        };
+        segment.extend(&payload);
+        segment[2..4].copy_from_slice(&port.to_be_bytes());
+        let mut bytes = if is_ipv4 { ipv4(protocol, &segment) } else { ipv6(protocol, &segment) };
+        let place = locate(&bytes, 0).unwrap();
+        let value = if unfinished { fold(place.pseudo) } else { 0x1234 };
+        bytes[place.start + field..][..2].copy_from_slice(&value.to_be_bytes());
+        for (at, value) in mutations {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut).max(1));
+        bytes.extend(vec![0; padding]);
+        let mut pool = Pool::new(2, 1024);
+        let (mut quick, mut full) = (pool.frame(&bytes).unwrap(), pool.frame(&bytes).unwrap());
+        prop_assert_eq!(complete_unmarked(&mut quick), search(&mut full), "{:02x?}", bytes);
+        prop_assert_eq!(quick.bytes(), full.bytes());
+        pool.release(quick);
+        pool.release(full);
     }
 
     #[test]
