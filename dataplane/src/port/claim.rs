@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -14,6 +15,10 @@ use rustix::net::{
 
 use crate::port::PortError;
 use crate::port::link::Link;
+
+/// A claim that was just given up is held for a moment by a child process that has not come to its exec yet.
+const RETRIES: usize = 5;
+const RETRY: Duration = Duration::from_millis(20);
 
 /// The right to be a device's port, until it is dropped.
 #[derive(Debug)]
@@ -30,14 +35,16 @@ impl Claim {
         let fail = |source: io::Error| PortError::of(device, "claiming the interface", source);
         let name = format!("penstock/port/{}", link.index().map_err(fail)?);
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(|error| fail(error.into()))?;
-        let socket = stream().map_err(|error| fail(error.into()))?;
-        match bind(&socket, &address).and_then(|()| listen(&socket, 1)) {
-            Ok(()) => Ok(Claim { _socket: socket }),
-            Err(Errno::ADDRINUSE) => {
-                Err(PortError::Claimed { device: device.to_owned(), holder: holder(&address).unwrap_or_default() })
+        for attempt in 0..=RETRIES {
+            let socket = stream().map_err(|error| fail(error.into()))?;
+            match bind(&socket, &address).and_then(|()| listen(&socket, 1)) {
+                Ok(()) => return Ok(Claim { _socket: socket }),
+                Err(Errno::ADDRINUSE) if attempt < RETRIES => std::thread::sleep(RETRY),
+                Err(Errno::ADDRINUSE) => break,
+                Err(error) => return Err(fail(error.into())),
             }
-            Err(error) => Err(fail(error.into())),
         }
+        Err(PortError::Claimed { device: device.to_owned(), holder: holder(&address).unwrap_or_default() })
     }
 }
 

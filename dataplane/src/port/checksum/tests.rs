@@ -59,7 +59,7 @@ proptest! {
 
     #[test]
     fn the_quick_look_misses_nothing(
-        (is_ipv4, is_tcp, unfinished): (bool, bool, bool),
+        (is_ipv4, is_tcp, unfinished) in any::<(bool, bool, bool)>(),
         port in prop_oneof![Just(443u16), Just(VXLAN), Just(LINUX_VXLAN), Just(GENEVE)],
         payload in proptest::collection::vec(any::<u8>(), 0..120),
         mutations in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
