@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use control::enforcer::{Enforcer, EnforcerConfig};
-use control::policy::cluster::{Cluster, ObjectName};
-use control::policy::resolve::{OwnNode, Resolver};
+use control::policy::cluster::{Cluster, ObjectName, Touched};
+use control::policy::live::LiveRules;
+use control::policy::resolve::OwnNode;
 use control::policy::validation::accept;
 use dataplane::rules::WireId;
 use hdrhistogram::Histogram;
@@ -122,15 +123,21 @@ impl fmt::Display for Report {
 /// The control side as the daemon has it: state, rules, and an engine with one worker that has nothing else to do.
 struct Control {
     cluster: Cluster,
-    resolver: Resolver,
+    rules: LiveRules,
     enforcer: Enforcer,
     endpoints: Vec<(ObjectName, WireId)>,
 }
 
 impl Control {
-    fn apply(&mut self) -> anyhow::Result<()> {
-        let resolved = self.resolver.resolve(&self.cluster, self.endpoints.iter().cloned());
-        self.enforcer.publish(resolved.rules)?;
+    fn start(&mut self) -> anyhow::Result<()> {
+        let change = self.rules.start(&self.cluster, self.endpoints.iter().cloned());
+        self.enforcer.change(&change)?;
+        Ok(())
+    }
+
+    fn follow(&mut self, touched: &Touched) -> anyhow::Result<()> {
+        let change = self.rules.update(&self.cluster, touched);
+        self.enforcer.change(&change)?;
         Ok(())
     }
 }
@@ -151,9 +158,9 @@ pub fn run(config: &Config) -> anyhow::Result<Report> {
         .zip(world.local())
         .map(|(wire, (namespace, name))| (ObjectName::new(&namespace, &name), wire));
     let mut control =
-        Control { cluster, resolver: Resolver::new(OwnNode::Allow), enforcer, endpoints: endpoints.collect() };
+        Control { cluster, rules: LiveRules::new(OwnNode::Allow), enforcer, endpoints: endpoints.collect() };
     let began = Instant::now();
-    control.apply()?;
+    control.start()?;
     let first = began.elapsed();
     let in_force = resident()?;
     let changes = changes(config, &mut world, &mut control)?;
@@ -221,14 +228,14 @@ fn changes(config: &Config, world: &mut World, control: &mut Control) -> anyhow:
                 }
                 let object = world.pod(&world.pods[number]);
                 let began = Instant::now();
-                if kind == "pod removed" {
+                let touched = if kind == "pod removed" {
                     let metadata = &object.metadata;
                     let part = |part: &Option<String>| part.clone().unwrap_or_default();
-                    control.cluster.remove_pod(&ObjectName::new(&part(&metadata.namespace), &part(&metadata.name)));
+                    control.cluster.remove_pod(&ObjectName::new(&part(&metadata.namespace), &part(&metadata.name)))
                 } else {
-                    control.cluster.apply_pod(&object).map_err(refused)?;
-                }
-                control.apply()?;
+                    control.cluster.apply_pod(&object).map_err(refused)?
+                };
+                control.follow(&touched)?;
                 histogram.record(began.elapsed().as_nanos() as u64)?;
                 if kind == "pod removed" {
                     world.remove(number);

@@ -72,7 +72,7 @@ pub(super) fn run(args: &MatrixArgs) -> CommandResult {
 
 /// Every protocol and port that a container of a pod names.
 fn container_services(cluster: &Cluster) -> Vec<Service> {
-    let ports = cluster.pods().flat_map(|pod| &pod.ports);
+    let ports = cluster.pods().flat_map(|pod| pod.ports.iter());
     let services: BTreeSet<_> = ports.map(|port| Service { protocol: port.protocol, port: port.port }).collect();
     services.into_iter().collect()
 }

@@ -14,7 +14,7 @@ use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
 use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{Pool, PortError, PortSpec};
-use dataplane::publish::{Generation, Publisher};
+use dataplane::publish::{Change, Generation, Publisher};
 use dataplane::rules::{RuleSet, WireId};
 use dataplane::stats::WireStats;
 use dataplane::wire::{Tracking, WireSetup};
@@ -226,6 +226,23 @@ impl Enforcer {
     /// When a worker does not acknowledge them in time. They are in force where they were acknowledged.
     pub fn publish(&self, rules: RuleSet) -> Result<Generation, EnforcerError> {
         let generation = self.publisher.publish(rules)?;
+        self.wait_applied(generation)
+    }
+
+    /// Puts a change in force, which costs what it touches, and returns when every worker follows it.
+    ///
+    /// # Errors
+    /// As [`Enforcer::publish`].
+    pub fn change(&self, change: &Change) -> Result<Generation, EnforcerError> {
+        let generation = self.publisher.change(change)?;
+        self.wait_applied(generation)
+    }
+
+    fn wait_applied(&self, generation: Generation) -> Result<Generation, EnforcerError> {
+        // A worker that sleeps follows none: it loads the newest when a frame wakes it.
+        if self.publisher.acknowledged(generation) {
+            return Ok(generation);
+        }
         for worker in &self.workers {
             worker.wake();
         }

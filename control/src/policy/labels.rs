@@ -58,6 +58,16 @@ impl Labels {
         self.0.binary_search_by_key(&key, |&(key, _)| key).ok().map(|index| self.0[index].1)
     }
 
+    /// Whether somebody else has them too.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Keys and values, sorted by key.
+    pub fn pairs(&self) -> &[(Symbol, Symbol)] {
+        &self.0
+    }
+
     /// Keys and values as text, sorted by key text.
     pub fn to_text(&self, symbols: &Interner) -> BTreeMap<String, String> {
         self.0.iter().map(|&(key, value)| (symbols.text(key).to_owned(), symbols.text(value).to_owned())).collect()

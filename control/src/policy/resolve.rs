@@ -18,11 +18,13 @@ use std::sync::Arc;
 use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
 use dataplane::rules::{
-    Action, AddressSet, Chain, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId, WireRules,
+    Action, AddressSet, Chain, GroupId, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId,
+    WireRules,
 };
 use ipnet::IpNet;
 
 use super::cluster::{Block, Cluster, NetworkPolicy, ObjectName, Peer, Pod, PolicyPorts, PolicyRule};
+use super::live::Groups;
 use super::selector::Selector;
 
 /// What holds for a packet that comes from an address of the pod's own node.
@@ -132,40 +134,63 @@ impl Resolver {
         cluster: &Cluster,
         endpoints: impl IntoIterator<Item = (ObjectName, WireId)>,
     ) -> Resolved {
-        let mut pass = Pass::new(cluster, self);
-        let mut rules = RuleSet::default();
-        for (name, wire) in endpoints {
-            let Some(pod) = cluster.pod(&name).filter(|pod| pod.has_wire()) else { continue };
-            let egress = pass.policy(pod, wire, Direction::Egress);
-            let ingress = pass.policy(pod, wire, Direction::Ingress);
-            rules.wires.push(WireRules { wire, egress, ingress });
-        }
-        let table = Arc::new(pass.table);
+        let mut table = RuleTable::default();
+        let wires = Pass::new(cluster, self, None, &mut table).wires(endpoints);
         // A place that is gone may come back, and then as another rule.
         self.ids.retain(|_, id| table.origins.contains_key(id));
-        Resolved { rules, table }
+        Resolved { rules: RuleSet { wires }, table: Arc::new(table) }
+    }
+
+    /// The rules of some endpoints, with groups in the place of the addresses that selectors mean. What the numbers of these
+    /// rules mean is added to a table.
+    pub(super) fn resolve_live(
+        &mut self,
+        cluster: &Cluster,
+        endpoints: impl IntoIterator<Item = (ObjectName, WireId)>,
+        groups: &mut Groups,
+        table: &mut RuleTable,
+    ) -> Vec<WireRules> {
+        Pass::new(cluster, self, Some(groups), table).wires(endpoints)
     }
 }
 
 /// What a set of addresses stands for: equal meanings are computed once.
-#[derive(PartialEq, Eq, Hash)]
-enum Meaning {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Meaning {
     /// Pods of one namespace.
     Namespace(Arc<str>, Selector),
     /// Pods of all namespaces that match.
     Namespaces(Selector, Selector),
     /// A block.
     Block(Block),
+    /// All pods.
+    Any,
+}
+
+impl Meaning {
+    /// What a peer means in a policy of a namespace; no peer is everybody.
+    fn of(peer: Option<&Peer>, own_namespace: &Arc<str>) -> Meaning {
+        match peer {
+            None => Meaning::Any,
+            Some(Peer::Pods { namespaces: None, pods }) => Meaning::Namespace(Arc::clone(own_namespace), pods.clone()),
+            Some(Peer::Pods { namespaces: Some(namespaces), pods }) => {
+                Meaning::Namespaces(namespaces.clone(), pods.clone())
+            }
+            Some(Peer::Block(block)) => Meaning::Block(block.clone()),
+        }
+    }
 }
 
 /// One rule as the engine sees it, by the identity of its shared parts.
-type RuleKey = (RuleId, *const AddressSet, Services);
+type RuleKey = (RuleId, *const AddressSet, Option<GroupId>, Services);
 
 /// One run over the endpoints.
 struct Pass<'a> {
     cluster: &'a Cluster,
     resolver: &'a mut Resolver,
-    table: RuleTable,
+    /// Where selectors are groups.
+    groups: Option<&'a mut Groups>,
+    table: &'a mut RuleTable,
     /// The addresses of each meaning, equal sets shared.
     meanings: HashMap<Meaning, Arc<AddressSet>>,
     sets: HashSet<Arc<AddressSet>>,
@@ -175,16 +200,36 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(cluster: &'a Cluster, resolver: &'a mut Resolver) -> Self {
+    fn new(
+        cluster: &'a Cluster,
+        resolver: &'a mut Resolver,
+        groups: Option<&'a mut Groups>,
+        table: &'a mut RuleTable,
+    ) -> Self {
         Pass {
             cluster,
             resolver,
-            table: RuleTable::default(),
+            groups,
+            table,
             meanings: HashMap::new(),
             sets: HashSet::new(),
             common: HashMap::new(),
             chains: HashMap::new(),
         }
+    }
+
+    fn wires(&mut self, endpoints: impl IntoIterator<Item = (ObjectName, WireId)>) -> Vec<WireRules> {
+        let mut wires = Vec::new();
+        for (name, wire) in endpoints {
+            for direction in Direction::BOTH {
+                self.table.isolating.remove(&(wire, direction));
+            }
+            let Some(pod) = self.cluster.pod(&name).filter(|pod| pod.has_wire()) else { continue };
+            let egress = self.policy(pod, wire, Direction::Egress);
+            let ingress = self.policy(pod, wire, Direction::Ingress);
+            wires.push(WireRules { wire, egress, ingress });
+        }
+        wires
     }
 
     fn policy(&mut self, pod: &Pod, wire: WireId, direction: Direction) -> Policy {
@@ -209,12 +254,12 @@ impl<'a> Pass<'a> {
     fn share_chain(&mut self, rules: Vec<Rule>) -> Arc<Chain> {
         let key = rules.iter().map(|rule| {
             // Equal sets are one set within a pass, so the pointer stands for the addresses.
-            let set = match &rule.peers {
-                Peers::Any => std::ptr::null(),
-                Peers::Set(set) => Arc::as_ptr(set),
-                Peers::Group(_) => unreachable!("resolved at once, peers are sets"),
+            let (set, group) = match &rule.peers {
+                Peers::Any => (std::ptr::null(), None),
+                Peers::Set(set) => (Arc::as_ptr(set), None),
+                Peers::Group(group) => (std::ptr::null(), Some(*group)),
             };
-            (rule.id, set, rule.services.clone())
+            (rule.id, set, group, rule.services.clone())
         });
         let key = key.collect();
         let chain = self.chains.entry(key);
@@ -280,7 +325,7 @@ impl<'a> Pass<'a> {
     fn peer_rules(&mut self, place: Place<'_>, pod: &Pod, rules: &mut Vec<Rule>) {
         let peers = match place.peer() {
             None => Peers::Any,
-            Some(peer) => Peers::Set(self.peer_set(peer, &place.policy.name.namespace)),
+            Some(peer) => self.peers(peer, &place.policy.name.namespace),
         };
         let text = place.peer().map_or_else(|| "anybody".to_owned(), |peer| peer_text(peer, self.cluster));
         let mut rule = |pass: &mut Self, port: Option<usize>, peers: Peers, services: Services| {
@@ -304,15 +349,26 @@ impl<'a> Pass<'a> {
                 let ranges = pod.named_ports(name, *protocol).into_iter().map(range).collect();
                 rule(self, Some(index), peers.clone(), Services::Ports(ranges));
             } else {
-                for (number, set) in self.destinations(&peers, name, *protocol) {
-                    rule(self, Some(index), Peers::Set(set), Services::Ports(vec![range(number)]));
+                for (number, peers) in self.destinations(place, &peers, name, *protocol) {
+                    rule(self, Some(index), peers, Services::Ports(vec![range(number)]));
                 }
             }
         }
     }
 
     /// Whom a named port of egress means: for each number, the pods among the peers that give the name that number.
-    fn destinations(&mut self, peers: &Peers, name: &str, protocol: Protocol) -> Vec<(u16, Arc<AddressSet>)> {
+    fn destinations(
+        &mut self,
+        place: Place<'_>,
+        peers: &Peers,
+        name: &Arc<str>,
+        protocol: Protocol,
+    ) -> Vec<(u16, Peers)> {
+        if let Some(groups) = &mut self.groups {
+            let meaning = Meaning::of(place.peer(), &place.policy.name.namespace);
+            let numbers = groups.family(self.cluster, meaning, name, protocol);
+            return numbers.into_iter().map(|(number, group)| (number, Peers::Group(group))).collect();
+        }
         let mut by_number: BTreeMap<u16, Vec<Address>> = BTreeMap::new();
         for pod in self.cluster.pods().filter(|pod| pod.has_wire()) {
             for number in pod.named_ports(name, protocol) {
@@ -325,15 +381,22 @@ impl<'a> Pass<'a> {
             }
         }
         let sets = by_number.into_iter().filter(|(_, addresses)| !addresses.is_empty());
-        sets.map(|(number, addresses)| (number, self.share_set(addresses.into_iter().collect()))).collect()
+        let sets = sets.map(|(number, addresses)| (number, self.share_set(addresses.into_iter().collect())));
+        sets.map(|(number, set)| (number, Peers::Set(set))).collect()
+    }
+
+    /// Whom a peer means: a block is a set of addresses for good, pods come and go.
+    fn peers(&mut self, peer: &Peer, own_namespace: &Arc<str>) -> Peers {
+        match (peer, &mut self.groups) {
+            (Peer::Pods { .. }, Some(groups)) => {
+                Peers::Group(groups.plain(self.cluster, Meaning::of(Some(peer), own_namespace)))
+            }
+            _ => Peers::Set(self.peer_set(peer, own_namespace)),
+        }
     }
 
     fn peer_set(&mut self, peer: &Peer, own_namespace: &Arc<str>) -> Arc<AddressSet> {
-        let meaning = match peer {
-            Peer::Pods { namespaces: None, pods } => Meaning::Namespace(Arc::clone(own_namespace), pods.clone()),
-            Peer::Pods { namespaces: Some(namespaces), pods } => Meaning::Namespaces(namespaces.clone(), pods.clone()),
-            Peer::Block(block) => Meaning::Block(block.clone()),
-        };
+        let meaning = Meaning::of(Some(peer), own_namespace);
         if let Some(set) = self.meanings.get(&meaning) {
             return Arc::clone(set);
         }
@@ -349,6 +412,7 @@ impl<'a> Pass<'a> {
                 self.pod_set(pods, |name| matching.contains(name))
             }
             Meaning::Block(block) => block_set(block),
+            Meaning::Any => self.pod_set(&Selector::everything(), |_| true),
         };
         let set = self.share_set(set);
         self.meanings.insert(meaning, Arc::clone(&set));

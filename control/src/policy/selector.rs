@@ -85,6 +85,14 @@ impl Selector {
         self.requirements.iter().all(|requirement| requirement.matches(labels))
     }
 
+    /// A label that whatever it matches must have, if there is one.
+    pub(super) fn wanted_label(&self) -> Option<(Symbol, Symbol)> {
+        self.requirements.iter().find_map(|requirement| match &requirement.test {
+            Test::In(values) if values.len() == 1 => Some((requirement.key, values[0])),
+            _ => None,
+        })
+    }
+
     /// Whether it matches everything.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()

@@ -2,5 +2,6 @@
 
 mod diff;
 mod explain;
+mod live;
 mod oracle;
 mod worlds;

@@ -102,7 +102,7 @@ pub(crate) fn examples() -> Vec<(String, Cluster)> {
 pub(crate) fn probes_between_pods(cluster: &Cluster) -> Vec<Probe> {
     let outside = ["203.0.113.7", "2001:db8::7"].map(|text| text.parse().unwrap());
     let targets: Vec<Target> = cluster.pods().map(|pod| Target::Pod(pod.name.clone())).chain(outside).collect();
-    let ports = cluster.pods().flat_map(|pod| &pod.ports);
+    let ports = cluster.pods().flat_map(|pod| pod.ports.iter());
     let mut services: Vec<_> = ports.map(|port| Service { protocol: port.protocol, port: port.port }).collect();
     services.extend(["UDP/53", "TCP/53"].map(|text| text.parse::<Service>().unwrap()));
     services.sort_unstable();
@@ -164,7 +164,7 @@ pub(crate) const AROUND_BLOCKS: [&str; 14] = [
 fn services(cluster: &Cluster) -> Vec<Service> {
     let fixed =
         ["TCP/1", "TCP/2", "TCP/80", "TCP/81", "UDP/53", "SCTP/8080"].map(|text| text.parse::<Service>().unwrap());
-    let ports = cluster.pods().flat_map(|pod| &pod.ports).flat_map(|port| {
+    let ports = cluster.pods().flat_map(|pod| pod.ports.iter()).flat_map(|port| {
         let other = if port.protocol == Protocol::UDP { Protocol::TCP } else { Protocol::UDP };
         [port.protocol, other].map(|protocol| Service { protocol, port: port.port })
     });

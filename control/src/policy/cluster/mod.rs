@@ -13,7 +13,7 @@
 mod objects;
 mod policies;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -77,6 +77,21 @@ pub struct AddressConflict {
     pub pods: Vec<ObjectName>,
 }
 
+/// What a change of one object may have changed for policies ([`super::live`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Pods that are new, gone or other ones.
+    pub pods: Vec<ObjectName>,
+    /// Addresses that may have another owner, or one with other labels or ports.
+    pub addresses: Vec<IpAddr>,
+    /// Namespaces whose labels may be other ones.
+    pub namespaces: Vec<Arc<str>>,
+    /// Nodes whose addresses may be.
+    pub nodes: Vec<Arc<str>>,
+    /// Policies that are new, gone or other ones.
+    pub policies: Vec<ObjectName>,
+}
+
 /// Namespaces, pods, nodes and policies.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -87,6 +102,9 @@ pub struct Cluster {
     policies: BTreeMap<ObjectName, NetworkPolicy>,
     /// Who claims an address: live pods with a wire, in the order of age and name, the newest last.
     claims: HashMap<IpAddr, Vec<ObjectName>>,
+    /// What many pods have alike is kept once.
+    shared_labels: HashSet<Labels>,
+    shared_ports: HashSet<Arc<[ContainerPort]>>,
 }
 
 impl Cluster {
@@ -150,6 +168,12 @@ impl Cluster {
         self.policies_in(&pod.name.namespace).filter(|policy| policy.pods.matches(&pod.labels))
     }
 
+    /// The pods of a namespace, by name.
+    pub fn pods_in<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Pod> {
+        let first = ObjectName { namespace: Arc::clone(namespace), name: Arc::from("") };
+        self.pods.range(first..).map(|(_, pod)| pod).take_while(move |pod| pod.name.namespace == *namespace)
+    }
+
     fn policies_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &NetworkPolicy> {
         let first = ObjectName { namespace: Arc::clone(namespace), name: Arc::from("") };
         let namespace = Arc::clone(namespace);
@@ -188,50 +212,77 @@ impl Cluster {
     }
 
     /// Adds a namespace or replaces its labels.
-    pub fn apply_namespace(&mut self, object: &core::Namespace) {
+    pub fn apply_namespace(&mut self, object: &core::Namespace) -> Touched {
         let name: Arc<str> = object.metadata.name.as_deref().unwrap_or_default().into();
         let labels = object.metadata.labels.clone().unwrap_or_default();
         let namespace = Namespace::new(Arc::clone(&name), labels, true, &mut self.symbols);
-        self.namespaces.insert(name, namespace);
+        self.namespaces.insert(Arc::clone(&name), namespace);
+        Touched { namespaces: vec![name], ..Touched::default() }
     }
 
     /// Removes a namespace. As long as pods or policies name it, it stays with its name as its only label.
-    pub fn remove_namespace(&mut self, name: &str) {
+    pub fn remove_namespace(&mut self, name: &str) -> Touched {
         self.namespaces.remove(name);
         let name: Arc<str> = name.into();
-        let first = ObjectName { namespace: Arc::clone(&name), name: Arc::from("") };
-        let has_pods = self.pods.range(first..).next().is_some_and(|(pod, _)| pod.namespace == name);
-        if has_pods || self.policies_in(&name).next().is_some() {
-            self.imply_namespace(&name);
+        let mut touched = Touched { namespaces: vec![Arc::clone(&name)], ..Touched::default() };
+        if self.pods_in(&name).next().is_some() || self.policies_in(&name).next().is_some() {
+            self.imply_namespace(&name, &mut touched);
         }
+        touched
     }
 
-    fn imply_namespace(&mut self, name: &Arc<str>) {
+    fn imply_namespace(&mut self, name: &Arc<str>, touched: &mut Touched) {
         if !self.namespaces.contains_key(name) {
             let namespace = Namespace::new(Arc::clone(name), BTreeMap::new(), false, &mut self.symbols);
             self.namespaces.insert(Arc::clone(name), namespace);
+            touched.namespaces.push(Arc::clone(name));
         }
     }
 
     /// Adds or replaces a pod. An object that cannot be read leaves the state as it was.
-    pub fn apply_pod(&mut self, object: &core::Pod) -> Result<(), Vec<FieldError>> {
-        let pod = Pod::read(object, &mut self.symbols)?;
-        self.remove_pod(&pod.name);
-        self.imply_namespace(&pod.name.namespace);
+    pub fn apply_pod(&mut self, object: &core::Pod) -> Result<Touched, Vec<FieldError>> {
+        let mut pod = Pod::read(object, &mut self.symbols)?;
+        let mut touched = self.remove_pod(&pod.name);
+        self.share(&mut pod);
+        self.imply_namespace(&pod.name.namespace, &mut touched);
         let (name, claims) = (pod.name.clone(), pod.claimed_addresses().to_vec());
         self.pods.insert(name.clone(), pod);
-        for address in claims {
+        for &address in &claims {
             let claimants = self.claims.entry(address).or_default();
             claimants.push(name.clone());
             let pods = &self.pods;
             claimants.sort_by(|a, b| pods[a].age_order().cmp(&pods[b].age_order()));
         }
-        Ok(())
+        touched.addresses.extend(claims);
+        touched.pods = vec![name];
+        Ok(touched)
+    }
+
+    /// Lets a pod share what others have too: the name of its namespace, the name of its node, its labels, its ports.
+    fn share(&mut self, pod: &mut Pod) {
+        if let Some((namespace, _)) = self.namespaces.get_key_value(&pod.name.namespace) {
+            pod.name.namespace = Arc::clone(namespace);
+        }
+        if let Some((node, _)) = pod.node.as_ref().and_then(|node| self.nodes.get_key_value(node)) {
+            pod.node = Some(Arc::clone(node));
+        }
+        if self.shared_labels.len() + self.shared_ports.len() > 2 * self.pods.len() + 1_024 {
+            self.shared_labels.retain(Labels::is_shared);
+            self.shared_ports.retain(|ports| Arc::strong_count(ports) > 1);
+        }
+        match self.shared_labels.get(&pod.labels) {
+            Some(labels) => pod.labels = labels.clone(),
+            None => drop(self.shared_labels.insert(pod.labels.clone())),
+        }
+        match self.shared_ports.get(&pod.ports) {
+            Some(ports) => pod.ports = Arc::clone(ports),
+            None => drop(self.shared_ports.insert(Arc::clone(&pod.ports))),
+        }
     }
 
     /// Removes a pod.
-    pub fn remove_pod(&mut self, name: &ObjectName) {
-        let Some(pod) = self.pods.remove(name) else { return };
+    pub fn remove_pod(&mut self, name: &ObjectName) -> Touched {
+        let Some(pod) = self.pods.remove(name) else { return Touched::default() };
         for address in pod.claimed_addresses() {
             if let Some(claimants) = self.claims.get_mut(address) {
                 claimants.retain(|claimant| claimant != name);
@@ -240,30 +291,37 @@ impl Cluster {
                 }
             }
         }
+        let addresses = pod.claimed_addresses().to_vec();
+        Touched { pods: vec![pod.name], addresses, ..Touched::default() }
     }
 
     /// Adds or replaces a node. An object that cannot be read leaves the state as it was.
-    pub fn apply_node(&mut self, object: &core::Node) -> Result<(), Vec<FieldError>> {
+    pub fn apply_node(&mut self, object: &core::Node) -> Result<Touched, Vec<FieldError>> {
         let node = Node::read(object)?;
-        self.nodes.insert(Arc::clone(&node.name), node);
-        Ok(())
+        let name = Arc::clone(&node.name);
+        self.nodes.insert(Arc::clone(&name), node);
+        Ok(Touched { nodes: vec![name], ..Touched::default() })
     }
 
     /// Removes a node.
-    pub fn remove_node(&mut self, name: &str) {
+    pub fn remove_node(&mut self, name: &str) -> Touched {
         self.nodes.remove(name);
+        Touched { nodes: vec![name.into()], ..Touched::default() }
     }
 
     /// Adds or replaces a policy.
-    pub fn apply_policy(&mut self, accepted: AcceptedPolicy) {
+    pub fn apply_policy(&mut self, accepted: AcceptedPolicy) -> Touched {
         let policy = NetworkPolicy::read(accepted, &mut self.symbols);
-        self.imply_namespace(&policy.name.namespace);
+        let mut touched = Touched { policies: vec![policy.name.clone()], ..Touched::default() };
+        self.imply_namespace(&policy.name.namespace, &mut touched);
         self.policies.insert(policy.name.clone(), policy);
+        touched
     }
 
-    /// Removes a policy.
-    pub fn remove_policy(&mut self, name: &ObjectName) -> Option<NetworkPolicy> {
-        self.policies.remove(name)
+    /// Removes a policy; what was touched by that if there was one.
+    pub fn remove_policy(&mut self, name: &ObjectName) -> Option<Touched> {
+        let policy = self.policies.remove(name)?;
+        Some(Touched { policies: vec![policy.name], ..Touched::default() })
     }
 
     /// The labels of a namespace; a namespace that nothing speaks of has none.

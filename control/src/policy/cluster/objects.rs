@@ -50,7 +50,7 @@ pub enum Phase {
 }
 
 /// A port that a container says it listens on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ContainerPort {
     /// Its name, for policies that name ports.
     pub name: Option<Arc<str>>,
@@ -74,7 +74,7 @@ pub struct Pod {
     /// The addresses of its status, in order, whether it still owns them or not ([`super::Cluster::addresses_of`]).
     pub addresses: Vec<IpAddr>,
     /// The ports of its containers and native sidecars.
-    pub ports: Vec<ContainerPort>,
+    pub ports: Arc<[ContainerPort]>,
     /// The node that it runs on, where known.
     pub node: Option<Arc<str>>,
     /// Whether it shares its node's network: it has no wire, and its node's addresses stand for it.
@@ -112,8 +112,9 @@ impl Pod {
 
     pub(super) fn read(object: &core::Pod, symbols: &mut Interner) -> Result<Self, Vec<FieldError>> {
         let metadata = &object.metadata;
-        let spec = object.spec.clone().unwrap_or_default();
-        let status = object.status.clone().unwrap_or_default();
+        let (no_spec, no_status) = Default::default();
+        let spec = object.spec.as_ref().unwrap_or(&no_spec);
+        let status = object.status.as_ref().unwrap_or(&no_status);
         let mut errors = Vec::new();
         let host_network = spec.host_network.unwrap_or(false);
         let phase = match status.phase.as_deref() {
@@ -125,14 +126,14 @@ impl Pod {
                 Phase::Running
             }
         };
-        let addresses = read_addresses(&status, &mut errors);
+        let addresses = read_addresses(status, &mut errors);
         if addresses.is_empty() && errors.is_empty() && phase == Phase::Running && !host_network {
             errors.push(
                 FieldError::required("status.podIPs", "a running pod has an address")
                     .with_hint("add the pod's addresses, or set status.phase to Pending".to_owned()),
             );
         }
-        let ports = read_ports(&spec, &mut errors);
+        let ports = read_ports(spec, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -145,7 +146,7 @@ impl Pod {
             created: metadata.creation_timestamp.clone(),
             labels: Labels::intern(metadata.labels.as_ref().unwrap_or(&BTreeMap::new()), symbols),
             addresses,
-            ports,
+            ports: ports.into(),
             node: spec.node_name.as_deref().filter(|name| !name.is_empty()).map(Arc::from),
             host_network,
             phase,

@@ -19,7 +19,7 @@ pub(super) fn port_ranges(clusters: [&Cluster; 2]) -> Vec<PortRange> {
     for ports in all_rules(clusters).filter_map(|rule| rule.ports.as_ref()) {
         ports.iter().filter_map(|ports| ports.range()).for_each(&mut cut);
     }
-    for port in clusters.into_iter().flat_map(Cluster::pods).flat_map(|pod| &pod.ports) {
+    for port in clusters.into_iter().flat_map(Cluster::pods).flat_map(|pod| pod.ports.iter()) {
         cut(PortRange { protocol: port.protocol, first: port.port, last: port.port });
     }
     let mut ranges = Vec::new();

@@ -416,14 +416,14 @@ impl Loader {
     fn add_node(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
         let node: core::Node = self.decode(value, object, origin)?;
         self.admit("Node", &node.metadata, Scope::Cluster, origin).into_result()?;
-        self.loaded.cluster.apply_node(&node)
+        self.loaded.cluster.apply_node(&node).map(|_touched| ())
     }
 
     fn add_pod(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
         let mut pod: core::Pod = self.decode(value, object, origin)?;
         default_namespace(&mut pod.metadata);
         self.admit("Pod", &pod.metadata, Scope::Namespaced, origin).into_result()?;
-        self.loaded.cluster.apply_pod(&pod)
+        self.loaded.cluster.apply_pod(&pod).map(|_touched| ())
     }
 
     fn add_policy(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {

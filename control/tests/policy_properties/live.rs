@@ -1,0 +1,152 @@
+//! Change after change says what resolving everything at once says: over random sequences of objects that come, go and
+//! change, every question gets the same answer from the compiled rules that were kept up to date and from the rules of the
+//! moment, which are held equal to the oracle elsewhere.
+
+use std::net::IpAddr;
+
+use control::policy::cluster::{Cluster, ObjectName, Touched};
+use control::policy::live::LiveRules;
+use control::policy::resolve::{OwnNode, Resolver};
+use control::policy::validation::accept;
+use dataplane::address::Address;
+use dataplane::packet::{Direction, Protocol};
+use dataplane::publish::{Change, Publisher};
+use dataplane::rules::{Query, RuleId, WireId};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::worlds;
+
+/// Applies an object of a manifest.
+fn apply(cluster: &mut Cluster, object: &Value) -> Touched {
+    let object = object.clone();
+    match object["kind"].as_str().unwrap() {
+        "Namespace" => cluster.apply_namespace(&serde_json::from_value(object).unwrap()),
+        "Node" => cluster.apply_node(&serde_json::from_value(object).unwrap()).unwrap(),
+        "Pod" => cluster.apply_pod(&serde_json::from_value(object).unwrap()).unwrap(),
+        _ => cluster.apply_policy(accept(serde_json::from_value(object).unwrap()).unwrap()),
+    }
+}
+
+/// Removes the object of that kind and name, if there is one.
+fn remove(cluster: &mut Cluster, object: &Value) -> Touched {
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let qualified = || ObjectName::new(object["metadata"]["namespace"].as_str().unwrap(), name);
+    match object["kind"].as_str().unwrap() {
+        "Namespace" => cluster.remove_namespace(name),
+        "Node" => cluster.remove_node(name),
+        "Pod" => cluster.remove_pod(&qualified()),
+        _ => cluster.remove_policy(&qualified()).unwrap_or_default(),
+    }
+}
+
+fn items(manifest: &str) -> Vec<Value> {
+    let list: Value = serde_json::from_str(manifest).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
+fn endpoints() -> Vec<(ObjectName, WireId)> {
+    let names = ["n0", "n1", "n2"].into_iter().flat_map(|namespace| (0..4).map(move |pod| (namespace, pod)));
+    (0..)
+        .map(WireId)
+        .zip(names)
+        .map(|(wire, (namespace, pod))| (ObjectName::new(namespace, &format!("pod{pod}")), wire))
+        .collect()
+}
+
+fn queries(cluster: &Cluster) -> Vec<Query> {
+    let pods = (1..8).flat_map(|pod| {
+        let group = (pod - 1) % 2;
+        [format!("10.0.{group}.{pod}"), format!("fd00::{group}:{pod}")]
+    });
+    let nodes = cluster.nodes().flat_map(|node| node.addresses.iter().map(ToString::to_string)).collect::<Vec<_>>();
+    let around = worlds::AROUND_BLOCKS.iter().map(|&text| text.to_owned());
+    let peers: Vec<IpAddr> = pods.chain(nodes).chain(around).map(|text| text.parse().unwrap()).collect();
+    let services = [
+        (Protocol::TCP, 80),
+        (Protocol::TCP, 8080),
+        (Protocol::UDP, 53),
+        (Protocol::SCTP, 82),
+        (Protocol::TCP, 1),
+        (Protocol::UDP, 65535),
+        (Protocol::TCP, 81),
+        (Protocol::ICMP, 0x0800),
+        (Protocol(4), 0),
+    ];
+    peers
+        .into_iter()
+        .flat_map(|peer| services.map(|(protocol, port)| Query { peer: Address::from(peer), protocol, port }))
+        .collect()
+}
+
+/// The running rules and the cluster that they follow.
+struct Followed {
+    cluster: Cluster,
+    live: LiveRules,
+    publisher: Publisher,
+    fresh: Resolver,
+}
+
+impl Followed {
+    fn check(&mut self, change: &Change) -> Result<(), TestCaseError> {
+        self.publisher.change(change).unwrap();
+        let snapshot = self.publisher.snapshot();
+        let resolved = self.fresh.resolve(&self.cluster, endpoints());
+        let known: Vec<WireId> = resolved.rules.wires.iter().map(|rules| rules.wire).collect();
+        prop_assert_eq!(snapshot.classifier().wires(), known);
+        let queries = queries(&self.cluster);
+        for rules in &resolved.rules.wires {
+            let slot = snapshot.slot(rules.wire).unwrap();
+            for direction in Direction::BOTH {
+                for &query in &queries {
+                    let expected = rules.policy(direction).judge(query);
+                    let answer = snapshot.classifier().judge(slot, direction, query);
+                    prop_assert_eq!(answer.action, expected.action, "{:?} {:?} {:?}", rules.wire, direction, query);
+                    let live = |rule: RuleId| self.live.table().describe(rule);
+                    let fresh = |rule: RuleId| resolved.table.describe(rule);
+                    prop_assert_eq!(answer.rule.map(live), expected.rule.map(fresh), "{:?}", query);
+                }
+                let isolating = self.live.table().isolating(rules.wire, direction);
+                prop_assert_eq!(isolating, resolved.table.isolating(rules.wire, direction));
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn rules_that_follow_are_those_of_the_moment(
+        manifests in prop::collection::vec(worlds::worlds(), 2..4),
+        order in any::<prop::sample::Index>(),
+        keep in any::<u64>(),
+    ) {
+        let mut followed = Followed {
+            cluster: Cluster::new(),
+            live: LiveRules::new(OwnNode::Allow),
+            publisher: Publisher::new(),
+            fresh: Resolver::new(OwnNode::Allow),
+        };
+        let mut worlds = manifests.iter().map(|manifest| items(manifest));
+        for object in worlds.next().unwrap() {
+            apply(&mut followed.cluster, &object);
+        }
+        let change = followed.live.start(&followed.cluster, endpoints());
+        followed.check(&change)?;
+        for mut objects in worlds {
+            // Somewhere in the middle first, and some of what is there goes instead of changing.
+            let places = objects.len();
+            objects.rotate_left(order.index(places));
+            for (nth, object) in objects.iter().enumerate() {
+                let touched = match keep >> (nth % 64) & 3 {
+                    0 => remove(&mut followed.cluster, object),
+                    _ => apply(&mut followed.cluster, object),
+                };
+                let change = followed.live.update(&followed.cluster, &touched);
+                followed.check(&change)?;
+            }
+        }
+    }
+}
