@@ -38,7 +38,7 @@ fn the_newest_pod_owns_an_address_and_a_finished_one_nothing() {
     let address = "10.0.0.1".parse().unwrap();
     for order in [[&old, &new, &done], [&done, &new, &old]] {
         let mut cluster = Cluster::new();
-        order.into_iter().for_each(|pod| cluster.apply_pod(pod).unwrap());
+        order.into_iter().for_each(|pod| drop(cluster.apply_pod(pod).unwrap()));
         let names: Vec<_> = cluster.address_conflicts()[0].pods.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["x/z-old", "x/a-new"]);
         assert_eq!(cluster.owner(address).unwrap().name.to_string(), "x/a-new");
