@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use dataplane::address::Address;
-use dataplane::classify::Classifier;
-use dataplane::packet::{Direction, Protocol, TcpFlags};
-use dataplane::rules::{Action, RuleSet, WireId};
+use dataplane::packet::{Protocol, TcpFlags};
+use dataplane::rules::{Action, Chain, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId};
 use dataplane::testing::FrameBuilder;
-use penstock_bench::rulesets::{network_policies, queries};
+use penstock_bench::rulesets::{network_policies, pod};
 
 /// What the frames look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +61,13 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn new(shape: Shape, rules: u32, count: usize) -> Traffic {
-        let rules = network_policies(rules, 7);
-        let (wire, mut allowed) = allowed(shape, &rules);
-        allowed.sort_unstable();
-        allowed.dedup();
+        let mut rules = network_policies(rules, 7);
+        let (wire, peers) = allow(shape, &mut rules);
         let flow = |number: usize| {
-            let (peer, port) = allowed[number % allowed.len()];
-            Flow { peer, port, own_port: 1_024 + (number / allowed.len()) as u16 }
+            let own_port = 1_024 + (number / peers.len()) as u16;
+            Flow { peer: peers[number % peers.len()], port: PORT, own_port }
         };
-        assert!(count / allowed.len() < 64_000, "{} far ends are too few", allowed.len());
+        assert!(count / peers.len() < 64_000, "{count} flows need more far ends");
         let own = if shape.is_v4() { Address::v4([10, 10, 0, 1]) } else { Address::from_bits(0xfd10 << 112 | 1) };
         // An odd multiplier goes through all numbers below a power of two, scattered.
         assert!(count.is_power_of_two());
@@ -96,35 +93,28 @@ impl Traffic {
     pub(crate) const DATA: u8 = TcpFlags::ACK;
 }
 
-/// Of some wires the one that lets such traffic go to the most far ends, and those.
-fn allowed(shape: Shape, rules: &RuleSet) -> (WireId, Vec<(Address, u16)>) {
-    let classifier = Classifier::compile(rules).expect("generated rules compile");
-    let mut best = (WireId(0), Vec::new());
-    for wire in rules.wires.iter().take(50) {
-        let slot = classifier.slot(wire.wire).expect("it has the wire");
-        let own = RuleSet { wires: vec![wire.clone()] };
-        let asked = queries(&own, 20_000, Some(usize::from(!shape.is_v4())), 5);
-        let mut found = Vec::new();
-        for (_, _, mut query) in asked {
-            query.protocol = shape.protocol();
-            if query.protocol == Protocol::UDP && query.port != 53 {
-                query.port = 53;
-            }
-            let decision = classifier.judge(slot, Direction::Egress, query);
-            // Parse drops what no host has as its address.
-            let host = if shape.is_v4() { (1..224).contains(&query.peer.0[12]) } else { query.peer.0[0] >> 5 != 0 };
-            let loopback = query.peer.is_v4() && query.peer.0[12] == 127;
-            let host = host && !loopback && !query.peer.is_group();
-            if host && matches!(decision.action, Action::Allow | Action::Pass) {
-                found.push((query.peer, query.port));
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        if found.len() > best.1.len() {
-            best = (wire.wire, found);
-        }
-    }
-    assert!(!best.1.is_empty(), "some traffic is allowed");
-    best
+/// Far ends that the first wire may talk to, whatever else its rules say: the same ones for any number of rules.
+const PEERS: u32 = 512;
+/// The port there.
+const PORT: u16 = 53;
+
+/// Adds a rule for such traffic as the first wire's last. Answers the far ends.
+fn allow(shape: Shape, rules: &mut RuleSet) -> (WireId, Vec<Address>) {
+    let peers: Vec<Address> = (0..PEERS).map(|number| pod(number * 21)[usize::from(!shape.is_v4())]).collect();
+    let service = PortRange { protocol: shape.protocol(), first: PORT, last: PORT };
+    let rule = Rule {
+        action: Action::Allow,
+        log: false,
+        peers: Peers::Set(Arc::new(peers.iter().copied().collect())),
+        services: Services::Ports(vec![service]),
+        id: RuleId(u32::MAX),
+    };
+    let wire = &mut rules.wires[0];
+    let mut tiers = match &wire.egress {
+        Policy::Chain(chain) => chain.tiers.clone(),
+        _ => vec![Tier { rules: Vec::new(), default: Action::Deny }],
+    };
+    tiers.iter_mut().for_each(|tier| tier.rules.push(rule.clone()));
+    wire.egress = Policy::Chain(Arc::new(Chain { tiers }));
+    (wire.wire, peers)
 }
