@@ -219,7 +219,6 @@ impl FragmentTable {
     /// # Errors
     /// The frame, and why it is to be dropped, when there is no room: [`DropReason::FragmentOverflow`]. The wire's oldest
     /// datagram that holds frames then gives them up, for those that come later.
-    #[expect(clippy::result_large_err, reason = "the frame must come back, and boxing it would allocate")]
     pub fn hold(
         &mut self,
         datagram: DatagramRef,

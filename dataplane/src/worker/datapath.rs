@@ -74,7 +74,7 @@ impl Datapath {
 
     /// One frame, read already, to `act`, and the fragments that waited for it.
     #[inline]
-    fn judge(&mut self, turn: &Turn<'_>, frame: Frame, read: &Read, resumed: Option<Resumed>) {
+    fn judge(&mut self, turn: &Turn<'_>, frame: Frame, read: &Read, resumed: Option<&Resumed>) {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         let (direction, length) = (turn.direction, frame.length() as u32);
         let crossing = Crossing { wire: wire.id, direction, length, now: turn.now };
@@ -102,13 +102,13 @@ impl Datapath {
     fn release_held(&mut self, turn: &Turn<'_>, datagram: DatagramRef) {
         while let Some((held, tuple)) = self.fragments.next_held(datagram) {
             let turn = Turn { direction: held.direction, ..*turn };
-            self.judge_waiting(&turn, held.frame, Resumed { tuple, finding: None });
+            self.judge_waiting(&turn, held.frame, &Resumed { tuple, finding: None });
         }
     }
 
     /// A frame that has waited goes on from where it was.
     #[cold]
-    fn judge_waiting(&mut self, turn: &Turn<'_>, frame: Frame, resumed: Resumed) {
+    fn judge_waiting(&mut self, turn: &Turn<'_>, frame: Frame, resumed: &Resumed) {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         wire.stand_in(turn.policy);
         let read = Read::new(&frame, wire.medium, wire.id, turn.direction, &self.flows);
@@ -125,7 +125,7 @@ impl Datapath {
                     Some(at) => {
                         let turn = Turn { at, direction: parked.direction, policy: policy.load(), now };
                         let resumed = Resumed { tuple: parked.tuple, finding: Some(finding) };
-                        self.judge_waiting(&turn, parked.frame, resumed);
+                        self.judge_waiting(&turn, parked.frame, &resumed);
                         self.flush(at, now);
                     }
                     None => drop(parked),

@@ -72,7 +72,7 @@ pub(super) struct Journey<'a, 'r> {
     pub(super) flows: &'a mut FlowTable,
     pub(super) fragments: &'a mut FragmentTable,
     /// Set when the frame has waited.
-    pub(super) resumed: Option<Resumed>,
+    pub(super) resumed: Option<&'a Resumed>,
     /// What control said that the flow stands for.
     pub(super) judged_as: Option<Query>,
     pub(super) report: &'a mut Report<'r>,
@@ -137,7 +137,7 @@ impl Journey<'_, '_> {
     #[inline]
     fn fragment(&mut self, packet: &Packet) -> Result<Admission, DropReason> {
         match (self.resumed, packet.fragment) {
-            (Some(Resumed { tuple, .. }), _) => Ok(Admission::Later(tuple)),
+            (Some(Resumed { tuple, .. }), _) => Ok(Admission::Later(*tuple)),
             (None, None) => Ok(Admission::Whole),
             (None, Some(_)) => self.fragments.admit(&self.crossing, packet),
         }
