@@ -56,16 +56,16 @@ fn judge_v6(bencher: Bencher<'_, '_>, rules: u32) {
 #[divan::bench(args = RULES)]
 fn read_rules_v4(bencher: Bencher<'_, '_>, rules: u32) {
     let set = network_policies(rules, SEED);
-    let queries: Vec<(&Policy, Query)> = queries(&set, QUERIES, Some(0), SEED)
+    let queries: Vec<(&Policy, Direction, Query)> = queries(&set, QUERIES, Some(0), SEED)
         .into_iter()
         .filter_map(|(wire, direction, query)| {
             let rules = set.wires.iter().find(|rules| rules.wire == wire)?;
-            Some((rules.policy(direction), query))
+            Some((rules.policy(direction), direction, query))
         })
         .collect();
     bencher.counter(ItemsCount::new(queries.len())).bench_local(|| {
-        for &(policy, query) in &queries {
-            black_box(policy.judge(black_box(query)));
+        for &(policy, direction, query) in &queries {
+            black_box(policy.judge(direction, black_box(query)));
         }
     });
 }

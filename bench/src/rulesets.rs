@@ -168,7 +168,7 @@ pub fn queries(rules: &RuleSet, count: usize, family: Option<usize>, seed: u64) 
         };
         let port = if random.below(5) == 0 { random.below(65_536) as u16 } else { *random.pick(&PORTS) };
         let protocol = if port == 53 { Protocol::UDP } else { Protocol::TCP };
-        (wire.wire, direction, Query { peer, protocol, port })
+        (wire.wire, direction, Query::new(peer, protocol, port))
     };
     std::iter::repeat_with(&mut query).take(count).collect()
 }
@@ -203,7 +203,7 @@ mod tests {
             for (wire, direction, query) in queries(&set, 2_000, None, 2) {
                 let decision = classifier.judge(classifier.slot(wire).unwrap(), direction, query);
                 let rules = set.wires.iter().find(|rules| rules.wire == wire).unwrap();
-                assert_eq!(decision, rules.policy(direction).judge(query), "{wire:?} {direction:?} {query:?}");
+                assert_eq!(decision, rules.policy(direction).judge(direction, query), "{wire:?} {direction:?} {query:?}");
                 allowed += usize::from(decision.action == Action::Allow);
             }
             assert!((100..1_900).contains(&allowed), "{allowed} of 2,000 allowed with {rules} rules");

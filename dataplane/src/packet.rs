@@ -235,7 +235,7 @@ pub struct TcpSegment {
 }
 
 /// TCP's flags: the low byte of the 13th and 14th header bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {

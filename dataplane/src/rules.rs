@@ -12,7 +12,11 @@ use bytemuck::{Pod, Zeroable};
 use ipnet::IpNet;
 
 use crate::address::Address;
-use crate::packet::{Direction, Protocol};
+use crate::packet::{Direction, Protocol, TcpFlags};
+
+pub mod list;
+
+use list::RuleList;
 
 /// A wire's number: unique within the process and never used again for another wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -239,6 +243,8 @@ pub enum Policy {
     Open,
     /// A chain decides; wires whose chains are equal share one.
     Chain(Arc<Chain>),
+    /// A list decides, as gateways have them; wires may share one.
+    List(Arc<RuleList>),
 }
 
 /// Both directions of a wire.
@@ -279,6 +285,37 @@ pub struct Query {
     pub protocol: Protocol,
     /// Destination port; type × 256 + code for ICMP; 0 where there is none.
     pub port: u16,
+    /// The near end: source of egress, destination of ingress. Chains do not look at it.
+    pub local: Address,
+    /// Source port; 0 for ICMP and where there is none. Chains do not look at it.
+    pub source_port: u16,
+    /// The flags of a TCP segment; none for everything else. Chains do not look at them.
+    pub flags: TcpFlags,
+}
+
+impl Query {
+    /// A question that says all that chains look at, and nothing of the near end.
+    pub fn new(peer: Address, protocol: Protocol, port: u16) -> Self {
+        Query { peer, protocol, port, local: Address::default(), source_port: 0, flags: TcpFlags::default() }
+    }
+
+    /// Who sends, in this direction.
+    #[inline]
+    pub fn source(&self, direction: Direction) -> Address {
+        match direction {
+            Direction::Egress => self.local,
+            Direction::Ingress => self.peer,
+        }
+    }
+
+    /// Who receives, in this direction.
+    #[inline]
+    pub fn destination(&self, direction: Direction) -> Address {
+        match direction {
+            Direction::Egress => self.peer,
+            Direction::Ingress => self.local,
+        }
+    }
 }
 
 /// The answer.
@@ -302,15 +339,30 @@ impl Decision {
 impl Policy {
     /// Judges by reading the rules one after the other: the definition that [`crate::classify`] is held equal to. Groups have
     /// no members here.
-    pub fn judge(&self, query: Query) -> Decision {
-        self.judge_among(query, &|_, _| false)
+    pub fn judge(&self, direction: Direction, query: Query) -> Decision {
+        self.judge_among(direction, query, &|_, _| false)
     }
 
     /// Judges as [`Policy::judge`], with a function that knows who is in which group.
+    pub fn judge_among(
+        &self,
+        direction: Direction,
+        query: Query,
+        is_member: &dyn Fn(GroupId, Address) -> bool,
+    ) -> Decision {
+        match self {
+            Policy::Open => Decision::OPEN,
+            Policy::Chain(chain) => chain.judge_among(query, is_member),
+            Policy::List(list) => list.judge(direction, query),
+        }
+    }
+}
+
+impl Chain {
+    /// Judges by reading the rules one after the other, with a function that knows who is in which group.
     pub fn judge_among(&self, query: Query, is_member: &dyn Fn(GroupId, Address) -> bool) -> Decision {
-        let Policy::Chain(chain) = self else { return Decision::OPEN };
         let mut log = false;
-        for tier in &chain.tiers {
+        for tier in &self.tiers {
             let matching = tier.rules.iter().find(|rule| rule.matches(query, is_member));
             let action = matching.map_or(tier.default, |rule| rule.action);
             log |= matching.is_some_and(|rule| rule.log);
@@ -386,15 +438,12 @@ mod tests {
                 ],
             }))
         };
-        let query = |ip: &str, port| Query {
-            peer: Address::from(ip.parse::<IpAddr>().unwrap()),
-            protocol: Protocol::TCP,
-            port,
-        };
-        let answer = chain(Action::Pass).judge(query("10.1.1.1", 90));
+        let query = |ip: &str, port| Query::new(Address::from(ip.parse::<IpAddr>().unwrap()), Protocol::TCP, port);
+        let egress = Direction::Egress;
+        let answer = chain(Action::Pass).judge(egress, query("10.1.1.1", 90));
         assert_eq!(answer, Decision { action: Action::Allow, rule: Some(RuleId(2)), log: true });
-        assert_eq!(chain(Action::Deny).judge(query("10.1.1.1", 80)).rule, Some(RuleId(0)));
-        assert_eq!(chain(Action::Pass).judge(query("10.1.1.1", 91)), Decision::CLOSED);
-        assert_eq!(Policy::Open.judge(query("10.1.1.1", 91)), Decision::OPEN);
+        assert_eq!(chain(Action::Deny).judge(egress, query("10.1.1.1", 80)).rule, Some(RuleId(0)));
+        assert_eq!(chain(Action::Pass).judge(egress, query("10.1.1.1", 91)), Decision::CLOSED);
+        assert_eq!(Policy::Open.judge(egress, query("10.1.1.1", 91)), Decision::OPEN);
     }
 }

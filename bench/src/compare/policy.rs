@@ -309,7 +309,7 @@ mod tests {
             for family in [Family::V4, Family::V6] {
                 let judge = |number, port| {
                     let peer = Address::from(source(family, number));
-                    live.ingress.judge(Query { peer, protocol: Protocol::UDP, port })
+                    live.ingress.judge(Direction::Ingress, Query::new(peer, Protocol::UDP, port))
                 };
                 assert_eq!(judge(255, UDP_PORTS.0).rule, Some(LIVE_RULE), "no earlier rule may match");
                 assert_eq!(judge(0, DENIED_PORT).action, Action::Deny);

@@ -82,7 +82,7 @@ impl<'a> Judge<'a> {
         };
         let peer = Address::from(connection.peer(direction).address);
         let service = connection.service;
-        let decision = policy.judge(Query { peer, protocol: service.protocol, port: service.port });
+        let decision = policy.judge(direction, Query::new(peer, service.protocol, service.port));
         let verdict = if decision.action == Action::Allow { EndVerdict::Allow } else { EndVerdict::Deny };
         (verdict, decision.rule)
     }

@@ -5,6 +5,7 @@
 //! have is asked for at run time. Each function has a portable form that does the same, and a test that holds
 //! the two equal. Here and in [`crate::port`] is the crate's `unsafe` code; each file that has some says so on top.
 
+pub mod lanes;
 pub mod pages;
 pub mod prefetch;
 pub mod tags;

@@ -11,12 +11,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::held::Lists;
 use super::numbering::{Chains, Sets};
 use super::partition::{Classes, toggle};
 use super::spans::{Spans, V4};
 use super::table::{ChainTable, NumberedChain, NumberedRule, Tables, classes_by_word};
 use super::trie::Trie;
-use super::{Addresses, Classifier, CompileError, OPEN, ports};
+use super::{Addresses, Classifier, CompileError, LIST, OPEN, ports};
 use crate::address::Address;
 use crate::packet::Direction;
 use crate::publish::Change;
@@ -54,6 +55,7 @@ pub(crate) struct Compiler {
     wires: BTreeMap<WireId, [u32; 2]>,
     sets: Sets,
     chains: Chains,
+    lists: Lists,
     tables: Tables,
     classes: Classes,
     addresses: Addresses,
@@ -71,6 +73,7 @@ impl Compiler {
             wires: BTreeMap::new(),
             sets: Sets::default(),
             chains: Chains::default(),
+            lists: Lists::default(),
             tables: Tables::new(max_cells),
             classes: Classes::new(),
             addresses: Addresses::default(),
@@ -274,13 +277,18 @@ impl Compiler {
             directions: self.wires.values().copied().collect(),
             addresses: self.addresses.clone(),
             chains: chains.collect(),
+            lists: self.lists.tables(),
             decisions: Arc::clone(&self.decisions),
         }
     }
 
     /// The number of a policy, which one more direction has now.
     fn hold(&mut self, policy: &Policy, pointers: &mut Pointers) -> u32 {
-        let Policy::Chain(chain) = policy else { return OPEN };
+        let chain = match policy {
+            Policy::Open => return OPEN,
+            Policy::List(list) => return self.lists.hold(list) | LIST,
+            Policy::Chain(chain) => chain,
+        };
         if let Some(&number) = pointers.chains.get(&Arc::as_ptr(chain)) {
             self.chains.hold_again(number);
             return number;
@@ -315,7 +323,11 @@ impl Compiler {
 
     fn release(&mut self, chains: [u32; 2]) {
         for chain in chains.into_iter().filter(|&chain| chain != OPEN) {
-            self.tables.cells -= self.chains.release(chain, &mut self.sets);
+            if chain & LIST == 0 {
+                self.tables.cells -= self.chains.release(chain, &mut self.sets);
+            } else {
+                self.lists.release(chain & !LIST);
+            }
         }
     }
 }

@@ -26,7 +26,7 @@
 //! * Address sets, services, chains, rows and decisions are kept once each, equal by content and not by pointer.
 //!
 //! The product of rows and columns is the limit: policies have few of each. Rule lists of gateways, with tens of thousands
-//! of distinct prefixes on both sides, need another structure with the same promise; here they end in
+//! of distinct prefixes on both sides, have another structure with the same promise ([`list`]); as chains they end in
 //! [`CompileError::TooManyCells`], never in a slower answer or a wrong one.
 //!
 //! IPv4 lives in its mapped window of the 128-bit numbers ([`Address`]), so a set that holds `::/0` holds all of IPv4 too,
@@ -39,6 +39,8 @@
 //! (`compile`) shares with it what did not change.
 
 pub(crate) mod compile;
+mod held;
+pub mod list;
 mod numbering;
 mod partition;
 mod ports;
@@ -57,11 +59,15 @@ use crate::packet::Direction;
 use crate::rules::{Decision, Query, RuleSet, WireId};
 use partition::Cut;
 use spans::V4;
+use list::ListTable;
 use table::ChainTable;
 use trie::Trie;
 
 /// In place of a chain's number: the direction is open.
 const OPEN: u32 = u32::MAX;
+
+/// Set in the number of a list, where that stands in place of a chain's.
+const LIST: u32 = 1 << 31;
 
 /// Cells in the tables of all chains: 256 MiB. Policies stay far below.
 pub(crate) const MAX_CELLS: usize = 1 << 26;
@@ -161,6 +167,7 @@ pub struct Classifier {
     directions: Box<[[u32; 2]]>,
     addresses: Addresses,
     chains: Box<[ChainTable]>,
+    lists: Box<[Option<ListTable>]>,
     decisions: Arc<[Decision]>,
 }
 
@@ -188,8 +195,9 @@ impl Classifier {
     pub fn judge(&self, slot: WireSlot, direction: Direction, query: Query) -> Decision {
         let Some(chains) = self.directions.get(slot.index()) else { return Decision::CLOSED };
         let chain = chains[direction as usize];
-        if chain == OPEN {
-            return Decision::OPEN;
+        if chain & LIST != 0 {
+            let list = self.lists.get((chain & !LIST) as usize).and_then(Option::as_ref);
+            return list.map_or(Decision::OPEN, |list| list.judge(direction, query));
         }
         let class = self.addresses.class(query.peer);
         self.decisions[self.chains[chain as usize].decision(class, query.protocol, query.port) as usize]
@@ -205,6 +213,7 @@ impl Classifier {
             + self.addresses.v6.memory()
             + size_of_val(&*self.chains)
             + self.chains.iter().map(ChainTable::memory).sum::<usize>()
+            + self.lists.iter().flatten().map(ListTable::memory).sum::<usize>()
             + services.values().map(|map| size_of_val(&***map) + map.memory()).sum::<usize>()
             + size_of_val(&*self.decisions);
         Size {

@@ -44,7 +44,7 @@ fn rules(wires: impl IntoIterator<Item = WireRules>) -> RuleSet {
 }
 
 fn query(host: u8) -> Query {
-    Query { peer: Address::v4([10, 0, 0, host]), protocol: Protocol::TCP, port: 80 }
+    Query::new(Address::v4([10, 0, 0, host]), Protocol::TCP, 80)
 }
 
 fn epochs(publisher: &Publisher, id: u32) -> [Epoch; 2] {

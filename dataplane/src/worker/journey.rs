@@ -5,7 +5,7 @@ use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
 use crate::fragment::{Admission, DatagramRef, FragmentTable};
 use crate::frame::Frame;
 use crate::guard::Passage;
-use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, Transport, Tuple};
+use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, TcpFlags, Transport, Tuple};
 use crate::publish::Snapshot;
 use crate::rules::{Action, Decision, Epoch, Query, RuleId};
 use crate::verdict::DropReason;
@@ -166,9 +166,9 @@ impl Journey<'_, '_> {
 
     /// ICMP that is neither echo nor error has no flow: each message is judged by itself.
     fn stateless(&mut self, packet: &Packet, icmp: Icmp) -> Result<Fate, DropReason> {
-        let peer = self.peer(&packet.tuple());
         let port = u16::from(icmp.kind) << 8 | u16::from(icmp.code);
-        let decision = self.classify(self.crossing.direction, Query { peer, protocol: packet.protocol, port })?;
+        let question = Query { port, ..query(self.crossing.direction, &packet.tuple()) };
+        let decision = self.classify(self.crossing.direction, question)?;
         match decision.action {
             Action::Allow | Action::Pass => Ok(Fate::Forward),
             Action::Deny | Action::Ask(_) => Err(DropReason::PolicyDenied),
@@ -273,10 +273,6 @@ impl Journey<'_, '_> {
             None => Ok(()),
         }
     }
-
-    fn peer(&self, tuple: &Tuple) -> crate::address::Address {
-        query(self.crossing.direction, tuple).peer
-    }
 }
 
 /// What the rules are asked about a flow whose first frame crossed the wire in this direction.
@@ -291,5 +287,15 @@ pub(super) fn query(direction: Direction, tuple: &Tuple) -> Query {
         Protocol::ICMPV6 => 128 << 8,
         _ => tuple.destination_port,
     };
-    Query { peer, protocol: tuple.protocol, port }
+    let local = match direction {
+        Direction::Egress => tuple.source,
+        Direction::Ingress => tuple.destination,
+    };
+    // A connection is judged by its first segment; who picks one up in the middle, too.
+    let (source_port, flags) = match tuple.protocol {
+        Protocol::ICMP | Protocol::ICMPV6 => (0, TcpFlags::default()),
+        Protocol::TCP => (tuple.source_port, TcpFlags(TcpFlags::SYN)),
+        _ => (tuple.source_port, TcpFlags::default()),
+    };
+    Query { peer, protocol: tuple.protocol, port, local, source_port, flags }
 }

@@ -212,7 +212,7 @@ impl Bench {
             Protocol::ICMP | Protocol::ICMPV6 => 0,
             _ => tuple.destination_port,
         };
-        self.policies[direction as usize].judge(Query { peer, protocol: tuple.protocol, port })
+        self.policies[direction as usize].judge(direction, Query::new(peer, tuple.protocol, port))
     }
 
     /// Counts add up, and all memory comes back.

@@ -104,7 +104,7 @@ fn named_ports_are_the_receivers() {
     let [a, b] = &resolved.rules.wires[..] else { panic!() };
     let judge = |policy: &Policy, ip: &str, port| {
         let peer = Address::from(ip.parse::<IpAddr>().unwrap());
-        policy.judge(Query { peer, protocol: Protocol::TCP, port }).action == Action::Allow
+        policy.judge(Direction::Egress, Query::new(peer, Protocol::TCP, port)).action == Action::Allow
     };
     assert!(judge(&a.ingress, "1.2.3.4", 80) && !judge(&a.ingress, "1.2.3.4", 8080));
     assert!(judge(&b.ingress, "1.2.3.4", 8080) && !judge(&b.ingress, "1.2.3.4", 80));

@@ -25,7 +25,7 @@ impl World {
 
     fn judge(&self, wire: WireId, direction: Direction, query: Query) -> Option<Decision> {
         let policy = self.wires.get(&wire)?.policy(direction);
-        Some(policy.judge_among(query, &|group, address| self.is_member(group, address)))
+        Some(policy.judge_among(direction, query, &|group, address| self.is_member(group, address)))
     }
 
     fn named(&self) -> BTreeSet<GroupId> {
@@ -112,7 +112,7 @@ fn queries(world: &World) -> Vec<Query> {
         addresses.extend(world.members.keys());
         for (nth, &peer) in addresses.iter().enumerate() {
             for (port, protocol) in [(0, nth), (nth / 3, nth + 1), (nth / 2, 2)] {
-                queries.push(Query { peer, protocol: PROTOCOLS[protocol % 6], port: ports[port % ports.len()] });
+                queries.push(Query::new(peer, PROTOCOLS[protocol % 6], ports[port % ports.len()]));
             }
         }
     }
@@ -172,7 +172,7 @@ fn an_address_that_moves_leaves_everything_else_alone() {
     let first = compiler.change(&Change { wires, gone: vec![], members }, Scope::Wires).unwrap().classifier;
     let moved = Change { members: vec![(pod(77), Arc::clone(&groups[5]))], ..Change::default() };
     let second = compiler.change(&moved, Scope::Wires).unwrap();
-    let query = Query { peer: pod(77), protocol: Protocol::TCP, port: 1 };
+    let query = Query::new(pod(77), Protocol::TCP, 1);
     let allowed = |classifier: &Classifier| {
         (0..50)
             .filter(|&id| {
