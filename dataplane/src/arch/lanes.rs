@@ -27,8 +27,8 @@ impl Key {
     /// The key as two words, the first field highest.
     #[inline(always)]
     pub fn bits(&self) -> [u64; 2] {
-        let [a, b, c, d] = self.0.map(u64::from);
-        [a << 32 | b, c << 32 | d]
+        let [a, b, c, d] = self.0;
+        [u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d)]
     }
 }
 

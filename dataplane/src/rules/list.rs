@@ -216,6 +216,7 @@ impl Verdict {
         Verdict { id: rule.id, kind, log: rule.log, question }
     }
 
+    #[inline]
     fn action(self) -> Action {
         match self.kind {
             0 => Action::Allow,
@@ -260,6 +261,7 @@ impl Rules {
     }
 
     /// What the rule of a rank decides.
+    #[inline]
     fn decision(&self, rank: u32) -> Option<Decision> {
         let verdict = *self.verdicts.get(rank as usize)?;
         let action = verdict.action();
@@ -418,12 +420,14 @@ impl RuleList {
     }
 
     /// What is decided when no rule matches.
+    #[inline]
     pub(crate) fn default_decision(&self) -> Decision {
         let action = if self.default == Action::Pass { Action::Allow } else { self.default };
         Decision { action, rule: None, log: false }
     }
 
     /// What is decided when this rule of the base is the first that matches; the default for a rank that there is not.
+    #[inline]
     pub(crate) fn decision(&self, rank: u32) -> Decision {
         self.base.rules.decision(rank).unwrap_or(self.default_decision())
     }

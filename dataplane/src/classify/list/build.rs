@@ -11,6 +11,9 @@ const NARROW: u32 = 10;
 /// Rules that are compared with a packet rather than told apart further.
 const LEAF: usize = 8;
 
+/// Fewer rules than this take more room for each, and are told apart in fewer steps: it stays in the cache.
+const SMALL: usize = 1 << 15;
+
 /// Levels of a tree: what is not told apart after so many bits never is.
 const LEVELS: u32 = 8;
 
@@ -59,7 +62,11 @@ pub(super) fn build(items: &[Item]) -> Forest {
     let mut trees = Vec::new();
     for (group, items) in groups.iter().enumerate().filter(|(_, items)| !items.is_empty()) {
         // There are few of the last group, and what they need not be compared with saves time.
-        let shape = if group < 2 { Shape { entries: 1.5, thrift: 1.0 } } else { Shape { entries: 8.0, thrift: 0.5 } };
+        let shape = if group < 2 {
+            Shape { entries: if items.len() < SMALL { 4.0 } else { 1.5 }, thrift: 1.0 }
+        } else {
+            Shape { entries: 8.0, thrift: 0.5 }
+        };
         builder.most_lanes = builder.lanes + copies;
         trees.push(builder.tree(items, shape));
     }

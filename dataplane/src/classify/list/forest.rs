@@ -161,29 +161,30 @@ impl Walk<'_> {
                 let entry = Entry(words[step.at as usize]);
                 let begin = entry.begin();
                 let step = Step { packet: step.packet, at: begin as u32, entry: entry.0 };
+                // Which of the two an entry is cannot be predicted: it is put down as both, and counted as one.
+                leaves[found % BURST] = step;
+                steps[nodes] = step;
+                let leaf = usize::from(entry.is_leaf());
+                found += leaf & usize::from(entry != Entry::EMPTY);
+                nodes += 1 - leaf;
                 wide.prefetch(words, begin);
-                if entry.is_leaf() {
-                    leaves[found] = step;
-                    found += usize::from(entry != Entry::EMPTY);
-                    for line in 1..(entry.count() * LANE_WORDS).div_ceil(16) {
-                        wide.prefetch(words, begin + line * 16);
-                    }
-                } else {
-                    wide.prefetch(words, begin + 16);
-                    steps[nodes] = step;
-                    nodes += 1;
+                wide.prefetch(words, begin + 16);
+                if entry.is_leaf() && entry.count() > 4 {
+                    wide.prefetch(words, begin + 32);
+                    wide.prefetch(words, begin + 48);
                 }
             }
             for step in &mut steps[..nodes] {
                 let at = step.at as usize;
-                let [a, b, c, d] = [0, 1, 2, 3].map(|word| u64::from(words[at + word]));
-                let mask = [b << 32 | a, d << 32 | c];
+                let node = &words[at..at + NODE_WORDS];
+                let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+                let mask = [join(node[0], node[1]), join(node[2], node[3])];
                 step.at += NODE_WORDS as u32 + index(wide, &self.keys[step.packet as usize], mask);
                 wide.prefetch(words, step.at as usize);
             }
             left = nodes;
         }
-        for leaf in &leaves[..found] {
+        for leaf in &leaves[..found.min(BURST)] {
             let packet = leaf.packet as usize;
             let entry = Entry(leaf.entry);
             let (begin, lanes) = match entry.count() as u32 {
