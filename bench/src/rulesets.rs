@@ -203,7 +203,11 @@ mod tests {
             for (wire, direction, query) in queries(&set, 2_000, None, 2) {
                 let decision = classifier.judge(classifier.slot(wire).unwrap(), direction, query);
                 let rules = set.wires.iter().find(|rules| rules.wire == wire).unwrap();
-                assert_eq!(decision, rules.policy(direction).judge(direction, query), "{wire:?} {direction:?} {query:?}");
+                assert_eq!(
+                    decision,
+                    rules.policy(direction).judge(direction, query),
+                    "{wire:?} {direction:?} {query:?}"
+                );
                 allowed += usize::from(decision.action == Action::Allow);
             }
             assert!((100..1_900).contains(&allowed), "{allowed} of 2,000 allowed with {rules} rules");

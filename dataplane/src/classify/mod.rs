@@ -57,9 +57,9 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::packet::Direction;
 use crate::rules::{Decision, Query, RuleSet, WireId};
+use list::ListTable;
 use partition::Cut;
 use spans::V4;
-use list::ListTable;
 use table::ChainTable;
 use trie::Trie;
 
