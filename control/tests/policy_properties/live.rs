@@ -75,7 +75,7 @@ fn queries(cluster: &Cluster) -> Vec<Query> {
     ];
     peers
         .into_iter()
-        .flat_map(|peer| services.map(|(protocol, port)| Query { peer: Address::from(peer), protocol, port }))
+        .flat_map(|peer| services.map(|(protocol, port)| Query::new(Address::from(peer), protocol, port)))
         .collect()
 }
 
@@ -99,7 +99,7 @@ impl Followed {
             let slot = snapshot.slot(rules.wire).unwrap();
             for direction in Direction::BOTH {
                 for &query in &queries {
-                    let expected = rules.policy(direction).judge(query);
+                    let expected = rules.policy(direction).judge(direction, query);
                     let answer = snapshot.classifier().judge(slot, direction, query);
                     prop_assert_eq!(answer.action, expected.action, "{:?} {:?} {:?}", rules.wire, direction, query);
                     let live = |rule: RuleId| self.live.table().describe(rule);
