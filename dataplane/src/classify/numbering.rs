@@ -114,11 +114,11 @@ impl Sets {
         &self.sets[set as usize].chains
     }
 
-    /// The ranges of all fixed sets, by number; none for others.
+    /// The ranges of the fixed sets that a rule names, by number; none for others, whose numbers are about to be used again.
     pub(super) fn ranges(&self) -> impl Iterator<Item = &[(u128, u128)]> {
         self.sets.iter().map(|set| match &set.meaning {
-            Meaning::Fixed(ranges) => ranges.ranges(),
-            Meaning::Free | Meaning::Group(_) => &[],
+            Meaning::Fixed(ranges) if !set.chains.is_empty() => ranges.ranges(),
+            Meaning::Fixed(_) | Meaning::Free | Meaning::Group(_) => &[],
         })
     }
 

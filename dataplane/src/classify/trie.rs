@@ -242,7 +242,7 @@ impl Trie {
             let shift = differing.next_multiple_of(8).min(block.bits) - 8;
             let prefix = first & !low_bits(shift + 8);
             let mut entries = [Entry(node.outside); 256];
-            entries[(node_first - prefix >> shift) as usize] = entry;
+            entries[((node_first - prefix) >> shift) as usize] = entry;
             self.change_entries(&mut entries, Block128 { low: prefix, bits: shift + 8 }, (first, last), class_of);
             return self.push(&entries, prefix, node.outside, shift);
         }
