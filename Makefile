@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 PENSTOCK := target/release/penstock
 
-.PHONY: help setup build demo test check bench fuzz planted-bugs install clean
+.PHONY: help setup build demo test check bench micro-bench fuzz planted-bugs install clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,7 +24,12 @@ test: setup ## all tests, those with namespaces and real traffic included (root)
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh
 
-bench: setup ## micro-benchmarks
+BENCH_FLAGS ?=
+bench: setup ## Penstock and its peers side by side, with a report in target/bench/report (root; BENCH_FLAGS=--quick: five minutes)
+	$(CARGO) build --release --locked -p penstock-bench --bin penstock-bench
+	target/release/penstock-bench compare $(BENCH_FLAGS)
+
+micro-bench: setup ## micro-benchmarks
 	$(CARGO) bench --locked -p penstock-bench
 
 FUZZ_SECONDS ?= 300

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 build=(build-essential clang m4 pkg-config libelf-dev zlib1g-dev)
-run=(iproute2 ethtool)
+run=(iproute2 ethtool iptables nftables ipset conntrack)
 clients=(curl nginx-light iperf3 dnsmasq-base iputils-ping traceroute tcpdump socat python3)
 
 missing=()

@@ -1,7 +1,9 @@
 //! The `penstock-bench` command: Penstock and its peers side by side.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -9,8 +11,10 @@ use penstock_bench::bare;
 use penstock_bench::compare::contender::Loaded;
 use penstock_bench::compare::contender::kernel::Limits;
 use penstock_bench::compare::contender::userspace::Answer;
+use penstock_bench::compare::report::{self, Report};
 use penstock_bench::compare::run::{Effort, Results};
 use penstock_bench::compare::{experiment, process, topology, worker};
+use penstock_bench::environment::Environment;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,6 +60,12 @@ struct Compare {
     /// Seconds that a turn counts.
     #[arg(long)]
     seconds: Option<f64>,
+    /// Where the report goes.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/bench/report")]
+    output: PathBuf,
+    /// Write the report to bench/report and its table and plot into README.md, from the top of a checkout.
+    #[arg(long)]
+    update_readme: bool,
     /// Say the names of the experiments and end.
     #[arg(long)]
     list: bool,
@@ -91,16 +101,40 @@ fn compare(options: &Compare) -> Result<()> {
         return Ok(());
     }
     process::stop_in_order();
+    let _precedence = process::Precedence::take();
     topology::remove_leftovers();
     let _limits = Limits::keep();
     let effort = Effort {
         rounds: options.rounds.unwrap_or(5),
         seconds: options.seconds.unwrap_or(if options.quick { 0.4 } else { 1.0 }),
     };
+    let mut environment = Environment::record();
+    for (tool, arguments) in [
+        ("iptables-legacy", "--version"),
+        ("nft", "--version"),
+        ("ipset", "--version"),
+        ("iperf3", "--version"),
+        ("clang", "--version"),
+    ] {
+        environment.add_tool(tool, &[arguments]);
+    }
+    let begin = Instant::now();
     let mut results = Results::default();
     for experiment in &experiments {
         results.run(experiment, effort)?;
     }
+    let gathered = (Vec::new(), Vec::new());
+    let report = Report::new(environment, options.quick, effort, results, gathered);
+    let directory = if options.update_readme { PathBuf::from("bench/report") } else { options.output.clone() };
+    report.write(&directory)?;
+    if options.update_readme {
+        let readme = std::fs::read_to_string("README.md").context("reading README.md")?;
+        let readme = report::update_readme(&readme, &report.summary("bench/report/established.svg"))?;
+        std::fs::write("README.md", readme).context("writing README.md")?;
+    }
+    eprintln!("{} in {:.0} s", directory.join("report.md").display(), begin.elapsed().as_secs_f64());
+    let failures = report.results.missing.iter().filter(|missing| missing.is_failure).count();
+    anyhow::ensure!(failures == 0, "{failures} contenders failed: see the report");
     Ok(())
 }
 

@@ -47,7 +47,7 @@ fn with_flows(settings: Vec<Setting>, flows: u32) -> Vec<Setting> {
 pub fn all(is_quick: bool) -> Vec<Experiment> {
     let mut all = vec![ceilings(), established(is_quick), new_flows(is_quick)];
     all.extend(sizes(is_quick));
-    all.extend(numbers_of_flows(is_quick));
+    all.push(numbers_of_flows(is_quick));
     if !is_quick {
         all.push(version_six());
         all.push(processor_time());
@@ -67,7 +67,7 @@ fn ceilings() -> Experiment {
         Kind::XdpRedirect,
     ];
     let settings = kinds.iter().flat_map(|&kind| packets(kind, 0)).collect();
-    one("ceilings", Work::Packets(Flows::Established(65_536)), settings)
+    one("ceilings", Work::Packets(Flows::Established), settings)
 }
 
 /// 64k established flows, 10,000 rules.
@@ -99,7 +99,7 @@ fn established(is_quick: bool) -> Experiment {
         settings.extend(packets(Kind::IptablesLegacyConntrack, MANY));
         settings.extend(packets(Kind::IptablesNftConntrack, MANY));
     }
-    one("established", Work::Packets(Flows::Established(65_536)), settings)
+    one("established", Work::Packets(Flows::Established), settings)
 }
 
 /// Every frame a new flow, 10,000 rules.
@@ -122,7 +122,7 @@ fn sizes(is_quick: bool) -> Vec<Experiment> {
     };
     let mut all = vec![
         one("rules-new-flows", Work::Packets(Flows::New), with_flows(of(AF_XDP), ROOM_FOR_NEW)),
-        one("rules-stateless", Work::Packets(Flows::Established(65_536)), of(Kind::PenstockStateless(PortKind::AfXdp))),
+        one("rules-stateless", Work::Packets(Flows::Established), of(Kind::PenstockStateless(PortKind::AfXdp))),
     ];
     if !is_quick {
         let mut peers = Vec::new();
@@ -132,24 +132,24 @@ fn sizes(is_quick: bool) -> Vec<Experiment> {
         peers.extend(one_cpu(Kind::NftExact, 100_000));
         peers.extend(one_cpu(Kind::NftInterval, 100_000));
         peers.extend(one_cpu(Kind::XdpPolicy, 100_000));
-        all.push(one("rules-peers", Work::Packets(Flows::Established(65_536)), peers));
+        all.push(one("rules-peers", Work::Packets(Flows::Established), peers));
     }
     all
 }
 
 /// How the number of flows shows.
-fn numbers_of_flows(is_quick: bool) -> Vec<Experiment> {
+fn numbers_of_flows(is_quick: bool) -> Experiment {
     let numbers: &[u32] = if is_quick { &[1_000, 1_000_000] } else { &[1, 1_000, 65_536, 1_000_000] };
-    let experiment = |&flows: &u32| {
-        let mut settings = packets(AF_XDP, MANY);
-        if !is_quick {
-            settings.push(Setting::new(Kind::NftConntrackInterval, MANY, Layout::OneCpu));
-            settings.push(Setting::new(Kind::XdpConntrackPolicy, MANY, Layout::OneCpu));
-        }
-        let room = (2 * flows).next_power_of_two().max(1 << 18);
-        one(&format!("flows-{flows}"), Work::Packets(Flows::Established(flows)), with_flows(settings, room))
+    let mut settings = packets(AF_XDP, MANY);
+    if !is_quick {
+        settings.push(Setting::new(Kind::NftConntrackInterval, MANY, Layout::OneCpu));
+        settings.push(Setting::new(Kind::XdpConntrackPolicy, MANY, Layout::OneCpu));
+    }
+    let of = |setting: &Setting| -> Vec<Setting> {
+        numbers.iter().map(|&active| Setting { active, flows: 1 << 21, ..*setting }).collect()
     };
-    numbers.iter().map(experiment).collect()
+    let settings = settings.iter().flat_map(of).collect();
+    one("flows", Work::Packets(Flows::Established), settings)
 }
 
 /// The same in IPv6.
@@ -157,7 +157,7 @@ fn version_six() -> Experiment {
     let kinds = [AF_XDP, Kind::Bare(PortKind::AfXdp), Kind::Forwarding, Kind::NftConntrackInterval, Kind::Calico];
     let settings: Vec<Setting> = kinds.iter().flat_map(|&kind| packets(kind, MANY)).collect();
     let settings = settings.into_iter().map(|setting| Setting { family: Family::V6, ..setting }).collect();
-    one("ipv6", Work::Packets(Flows::Established(65_536)), settings)
+    one("ipv6", Work::Packets(Flows::Established), settings)
 }
 
 /// CPU time a frame at a rate that all can take.

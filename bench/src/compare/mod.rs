@@ -9,10 +9,13 @@
 //! A contender is set up in network namespaces of its own, and checked: one that does not forward what is allowed, or
 //! forwards what is not, has no row. Everything is taken down again, after Ctrl-C too.
 
+pub mod anchors;
+pub mod bars;
 pub mod contender;
 pub mod experiment;
 pub mod policy;
 pub mod process;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod statistics;

@@ -177,6 +177,9 @@ pub fn title(setting: &Setting) -> String {
     if setting.kind.has_rules() {
         title = format!("{title}, {} rules", setting.rules);
     }
+    if setting.active != 65_536 {
+        title = format!("{title}, {} flows", setting.active);
+    }
     if setting.is_pair {
         title.push_str(", twice");
     }

@@ -318,6 +318,7 @@ impl Topology {
             .context("threaded NAPI is not to be had")?;
         for thread in napi_threads().iter().filter(|thread| !before.contains(thread)) {
             process::run(None, &["taskset", "-pc", &cpu.to_string(), thread], "")?;
+            process::run(None, &["renice", "-n", process::NICENESS, "-p", thread], "")?;
         }
         Ok(())
     }

@@ -191,6 +191,8 @@ pub struct Setting {
     pub layout: Layout,
     /// The flows that it must be able to hold.
     pub flows: u32,
+    /// The flows that established traffic has.
+    pub active: u32,
     /// Whether two of it stand in a row, with a router between: pod to pod.
     pub is_pair: bool,
 }
@@ -198,7 +200,7 @@ pub struct Setting {
 impl Setting {
     /// One contender in the way, with the flows of a small node.
     pub fn new(kind: Kind, rules: u32, layout: Layout) -> Setting {
-        Setting { kind, rules, family: Family::V4, layout, flows: 1 << 18, is_pair: false }
+        Setting { kind, rules, family: Family::V4, layout, flows: 1 << 18, active: 65_536, is_pair: false }
     }
 
     /// The seed of all rules.

@@ -2,6 +2,7 @@
 //! program's own hidden subcommands, which say a line of JSON when they are ready and answer questions on stdin.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +16,14 @@ use crate::compare::topology::Topology;
 /// The CPU of a contender's worker.
 pub const WORKER_CPU: usize = 1;
 
-/// Which program has the subcommands; tests name it, since they are another one.
-pub const PROGRAM: &str = "PENSTOCK_BENCH_PROGRAM";
+/// Which program has the subcommands, where it is not this one.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the program that has the subcommands, for a caller that is another one: a test. The first name holds.
+pub fn use_program(path: PathBuf) {
+    // Named before: by another test of the same program.
+    let _before = PROGRAM.set(path);
+}
 
 /// A wire, from the pod's side to the other: (namespace, device) of each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +76,8 @@ pub fn answer(line: &str) -> Result<Answer> {
 
 /// This program, for its hidden subcommands.
 fn program() -> Result<PathBuf> {
-    match std::env::var_os(PROGRAM) {
-        Some(path) => Ok(PathBuf::from(path)),
+    match PROGRAM.get() {
+        Some(path) => Ok(path.clone()),
         None => std::env::current_exe().context("finding this program"),
     }
 }

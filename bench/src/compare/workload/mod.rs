@@ -19,8 +19,8 @@ use crate::compare::process::{self, Background};
 /// The flows that frames belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Flows {
-    /// So many, each seen in both directions before anything is measured, drawn evenly.
-    Established(u32),
+    /// As many as the setting says, each seen in both directions before anything is measured, drawn evenly.
+    Established,
     /// Each frame is the first of its flow.
     New,
 }
@@ -51,10 +51,9 @@ impl Work {
     /// In words.
     pub fn text(self) -> String {
         match self {
-            Work::Packets(Flows::Established(1)) => "60-byte UDP, one established flow".to_owned(),
-            Work::Packets(Flows::Established(flows)) => format!("60-byte UDP, {flows} established flows"),
+            Work::Packets(Flows::Established) => "60-byte UDP of established flows".to_owned(),
             Work::Packets(Flows::New) => "60-byte UDP, every frame a new flow".to_owned(),
-            Work::FixedRate(rate) => format!("60-byte UDP, 65,536 established flows, {rate} frames/s offered"),
+            Work::FixedRate(rate) => format!("60-byte UDP of established flows, {rate} frames/s offered"),
             Work::Bulk { streams, reverse } => {
                 let plural = if streams == 1 { "stream" } else { "streams" };
                 let way = if reverse { "from the pod" } else { "to the pod" };
@@ -128,8 +127,7 @@ impl Lane {
         if let Some(ends) = &mut lane.counters {
             ends.check(&lane.running)?;
             match work {
-                Work::Packets(Flows::Established(flows)) => ends.establish(&lane.running, flows)?,
-                Work::FixedRate(_) => ends.establish(&lane.running, 65_536)?,
+                Work::Packets(Flows::Established) | Work::FixedRate(_) => ends.establish(&lane.running)?,
                 _ => {}
             }
         }
