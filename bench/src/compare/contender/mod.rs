@@ -309,8 +309,7 @@ impl Running {
 
     /// What a process of its own has to say about its frames; nothing of the kernel's contenders.
     pub fn statistics(&mut self) -> String {
-        let told: Vec<String> =
-            self.processes.iter_mut().filter_map(|process| userspace::statistics(process)).collect();
+        let told: Vec<String> = self.processes.iter_mut().filter_map(userspace::statistics).collect();
         told.join("; ")
     }
 }

@@ -156,9 +156,9 @@ fn testpmd(port: PortKind, topology: &Topology) -> Result<Background> {
     );
     let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     let mut process = Background::start(None, None, &words)?;
-    process.line_with("Press enter to exit").or_else(|error| match error {
-        error if process.is_running() => Err(error),
-        error => Err(error.context("dpdk-testpmd")),
+    process.line_with("Press enter to exit").map_err(|error| match process.is_running() {
+        true => error,
+        false => error.context("dpdk-testpmd"),
     })?;
     Ok(process)
 }

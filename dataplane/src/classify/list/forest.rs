@@ -214,7 +214,7 @@ fn first_match<W: Wide>(wide: W, words: &[u32], begin: usize, lanes: usize, key:
         let mut matching = wide.matching(words, offset, count, key);
         while matching != 0 {
             let rank = words[offset + Lane::WORDS * count + matching.trailing_zeros() as usize];
-            if !removed.get(rank as usize / 64).is_some_and(|word| word >> (rank % 64) & 1 == 1) {
+            if removed.get(rank as usize / 64).is_none_or(|word| word >> (rank % 64) & 1 == 0) {
                 return rank;
             }
             matching &= matching - 1;
