@@ -95,8 +95,9 @@ fn bisect(
     };
     let first = take(spec.highest)?;
     let reached = first.outcome.sent.offered_per_second();
-    // What comes at too high a rate is often near the answer: a little less is tried first.
-    let mut next = first.outcome.received_per_second() * 0.98;
+    // What comes at too high a rate is often near the answer: a little less is tried first, then a little more.
+    let came = first.outcome.received_per_second();
+    let (mut next, mut above) = (came * 0.98, Some(came * 1.02));
     let (mut low, mut high) = (0.0, spec.highest.unwrap_or(reached).min(reached));
     let nothing_too_high = first.passed;
     let mut steps = vec![first];
@@ -113,7 +114,8 @@ fn bisect(
             high = next;
         }
         steps.push(step);
-        next = (low + high) / 2.0;
+        let middle = (low + high) / 2.0;
+        next = above.take().filter(|above| (low..high).contains(above)).unwrap_or(middle);
     }
     let best = steps.iter().filter(|step| step.passed).max_by(|a, b| rate(a).total_cmp(&rate(b)));
     Ok(Throughput {
