@@ -1,6 +1,9 @@
 //! The command line: exit codes, sentences, records.
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use penstock_bench::pktgen::{Sink, SinkSpec};
 
 use crate::cable::{Bench, Cable, RIGHT};
 
@@ -52,6 +55,47 @@ fn loss_is_the_answer_no() {
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("lost       100 frames (100.000000 %)"), "{output:?}");
     assert_eq!(run("--tolerance 1").status.code(), Some(0));
+}
+
+/// Tells a process of ours something.
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// A generator that is held up sends later, and must not say that the frames were quick: the time of a frame counts from when it
+/// was due (no coordinated omission).
+#[test]
+fn what_the_generator_was_held_up_counts() {
+    let cable = Cable::new();
+    for port in ["af-packet", "live-frames"] {
+        let spec = SinkSpec {
+            interface: "eth0".into(),
+            namespace: Some(cable.right.name().into()),
+            latency: true,
+            ..SinkSpec::default()
+        };
+        let sink = Sink::open(spec).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_penstock-pktgen"))
+            .args(["send", "-i", "eth0", "--netns", cable.left.name(), "--destination", "10.70.0.2", "--port", port])
+            .args(["--rate", "5k", "--duration", "2s"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while sink.counters().unwrap().frames < 500 {
+            assert!(start.elapsed() < Duration::from_secs(20), "nothing is sent");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        signal(&child, "-STOP");
+        std::thread::sleep(Duration::from_millis(400));
+        signal(&child, "-CONT");
+        assert!(child.wait().unwrap().success());
+        let bins = sink.latencies().unwrap();
+        let total: u64 = bins.iter().map(|(_, count)| count).sum();
+        let late: u64 = bins.iter().filter(|(time, _)| *time >= 190_000_000).map(|(_, count)| count).sum();
+        // Those that were due in the first 200 ms of 400: 1,000 of 10,000.
+        assert!(total >= 9_000 && late >= 900, "{port}: {late} of {total} frames were late");
+    }
 }
 
 #[test]
