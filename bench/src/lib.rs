@@ -6,6 +6,7 @@ pub mod classbench;
 pub mod compare;
 pub mod dpdk;
 pub mod environment;
+pub mod idle_node;
 pub mod micro;
 pub mod pktgen;
 pub mod plot;

@@ -163,6 +163,6 @@ fn sleep(descriptors: [BorrowedFd<'_>; 2]) {
 }
 
 /// Makes a socket, close-on-exec and non-blocking.
-fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
+pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     af_packet::socket(family, kind, protocol).context("making a socket")
 }
