@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::address::Address;
 use crate::packet::Protocol;
+use crate::rules::list::{AddressRange, FlagMatch, ListRule, Ports, RuleList};
 use crate::rules::{
     Action, AddressSet, Chain, Decision, Peers, Policy, Query, Rule, RuleId, Services, Tier, WireRules,
 };
@@ -143,6 +144,56 @@ fn a_direction_keeps_its_epoch_while_its_policy_says_the_same() {
     let changed = epochs(&publisher, 9);
     assert_ne!(changed[0], nine[0]);
     assert_eq!((changed[1], epochs(&publisher, 3)), (nine[1], three));
+}
+
+/// A rule for one destination.
+fn list_rule(host: u8, id: u32) -> ListRule {
+    let address = Address::v4([10, 0, 0, host]);
+    ListRule {
+        source: AddressRange::ANY,
+        destination: AddressRange::new(address, address).unwrap(),
+        source_ports: Ports::ANY,
+        destination_ports: Ports::ANY,
+        protocol: None,
+        flags: FlagMatch::default(),
+        action: Action::Allow,
+        log: false,
+        id: RuleId(id),
+    }
+}
+
+#[test]
+fn a_change_in_a_list_is_an_epoch_of_the_wires_that_have_it_and_of_no_other() {
+    let publisher = Publisher::new();
+    let list = |rules: &[ListRule]| Arc::new(RuleList::new(rules, Action::Deny).unwrap());
+    let policy = |list: &Arc<RuleList>| Policy::List(Arc::clone(list));
+    let (shared, other) = (list(&[list_rule(1, 1), list_rule(2, 2)]), list(&[list_rule(3, 3)]));
+    let publish = |shared: &Arc<RuleList>, other: &Arc<RuleList>| {
+        let wires = [wire(1, policy(shared), policy(other)), wire(2, chain(1, 1), policy(shared))];
+        publisher.publish(rules(wires)).unwrap();
+        (epochs(&publisher, 1), epochs(&publisher, 2))
+    };
+    let judge = |id, direction, host| {
+        let snapshot = publisher.snapshot();
+        let query = Query { local: Address::v4([10, 0, 0, host]), ..query(host) };
+        snapshot.classifier().judge(snapshot.slot(WireId(id)).unwrap(), direction, query).rule
+    };
+    let before = publish(&shared, &other);
+    assert_eq!(judge(1, Direction::Egress, 2), Some(RuleId(2)));
+    assert_eq!((judge(1, Direction::Ingress, 3), judge(2, Direction::Egress, 1)), (Some(RuleId(3)), Some(RuleId(1))));
+
+    // One rule replaced: both wires that have the list, in its direction.
+    let changed = Arc::new(shared.replace(1, list_rule(4, 4)).unwrap());
+    let after = publish(&changed, &other);
+    assert!(after.0[0] != before.0[0] && after.1[1] != before.1[1]);
+    assert_eq!((after.0[1], after.1[0]), (before.0[1], before.1[0]));
+    for (id, direction) in [(1, Direction::Egress), (2, Direction::Ingress)] {
+        assert_eq!((judge(id, direction, 2), judge(id, direction, 4)), (None, Some(RuleId(4))), "{id}");
+    }
+
+    // Merged, or made anew, it says the same.
+    assert_eq!(publish(&Arc::new(changed.merged()), &list(&[list_rule(3, 3)])), after);
+    assert_eq!(judge(2, Direction::Ingress, 4), Some(RuleId(4)));
 }
 
 #[test]
