@@ -1,4 +1,4 @@
-//! [`Hash`]: `rte_hash` as a flow table.
+//! [`struct@Hash`]: `rte_hash` as a flow table.
 
 use super::{Peer, Unavailable};
 

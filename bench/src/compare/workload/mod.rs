@@ -65,7 +65,7 @@ impl Work {
         }
     }
 
-    /// What [`Work::turn`] answers, the figure that bars are about first: names and units.
+    /// What a turn answers, the figure that bars are about first: names and units.
     pub fn metrics(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Work::Packets(_) => &[("rate", "frames/s")],
