@@ -19,6 +19,8 @@ for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 
 if command -v cargo-deny >/dev/null; then
     step dependencies
+    # cargo-deny looks at the crates of all platforms; those that are not built here may not have been fetched.
+    cargo fetch --locked --quiet
     cargo deny --offline check bans licenses sources
 else
     echo "check: cargo-deny is not installed, dependencies are not checked (cargo install cargo-deny)"
