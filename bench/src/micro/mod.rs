@@ -1,6 +1,7 @@
 //! Parts of the engine measured alone, each beside the library that does the same elsewhere. `cargo bench` and
 //! `penstock-bench compare` call the same functions.
 //!
+//! * [`lists`]: rule lists of gateways, against `librte_acl`.
 //! * [`flows`]: the flow table, against `rte_hash`.
 //! * [`allocations`]: counting what the heap is asked for.
 //!
@@ -11,6 +12,7 @@
 
 pub mod allocations;
 pub mod flows;
+pub mod lists;
 
 use serde::Serialize;
 
@@ -77,6 +79,11 @@ pub fn thread_time() -> std::time::Duration {
 pub fn fresh_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(1, |since| since.as_nanos() as u64)
+}
+
+/// Bytes as megabytes.
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 #[cfg(test)]
