@@ -1,9 +1,12 @@
 //! Every contender forwards what its rules allow and drops what they do not, in the real kernel, before it is compared.
 //! Needs root.
 
+use std::time::Duration;
+
 use penstock_bench::compare::contender::{Kind, Layout, PortKind, Running, Setting, userspace};
 use penstock_bench::compare::topology::Family;
 use penstock_bench::compare::workload::packets::Ends;
+use penstock_bench::compare::workload::{Flows, Turn};
 
 /// Sets a contender up, checks it, and takes it down.
 fn check(kind: Kind, family: Family) {
@@ -14,10 +17,14 @@ fn check(kind: Kind, family: Family) {
     }
     let layout = if kind.is_userspace() { Layout::TwoCpus } else { Layout::OneCpu };
     let setting = Setting { family, active: 256, flows: 4_096, ..Setting::new(kind, 100, layout) };
-    let running = Running::start(setting).unwrap_or_else(|error| panic!("{}: {error:#}", kind.name()));
+    let mut running = Running::start(setting).unwrap_or_else(|error| panic!("{}: {error:#}", kind.name()));
     let mut ends = Ends::open(&running).expect("putting counters at the ends");
     ends.check(&running).unwrap_or_else(|error| panic!("{} {}: {error:#}", kind.name(), family.name()));
     ends.establish(&running).unwrap_or_else(|error| panic!("{} {}: {error:#}", kind.name(), family.name()));
+    // More than any memory holds, and all one way: no port but the first ever receives.
+    let turn = Turn { settle: Duration::from_millis(200), measure: Duration::from_millis(200) };
+    ends.flood(&mut running, Flows::Established, turn)
+        .unwrap_or_else(|error| panic!("{} {}: {error:#}", kind.name(), family.name()));
 }
 
 #[test]

@@ -332,6 +332,8 @@ impl Port for AfXdp {
     fn send(&mut self, pool: &mut Pool, burst: &mut Burst, _now: Time) -> io::Result<()> {
         self.check_pool(pool)?;
         let mut own = self.own.take();
+        // A port that only sends is never asked to receive: what it has sent comes back here.
+        self.reap(own.as_mut().unwrap_or(pool));
         let result = self.transmit_burst(own.as_mut(), pool, burst);
         self.refill(own.as_mut().unwrap_or(pool));
         self.own = own;
