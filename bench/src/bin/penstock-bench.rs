@@ -11,6 +11,7 @@ use penstock_bench::bare;
 use penstock_bench::compare::contender::Loaded;
 use penstock_bench::compare::contender::kernel::Limits;
 use penstock_bench::compare::contender::userspace::Answer;
+use penstock_bench::compare::gathered::{Part, gather};
 use penstock_bench::compare::report::{self, Report};
 use penstock_bench::compare::run::{Effort, Results};
 use penstock_bench::compare::{experiment, process, topology, worker};
@@ -31,6 +32,13 @@ struct Cli {
 enum Command {
     /// Build network namespaces, run every contender in turns, and write a report (root).
     Compare(Compare),
+    /// A measurement that is not of contenders side by side, as JSON.
+    #[command(hide = true)]
+    Part {
+        part: Part,
+        #[arg(long)]
+        quick: bool,
+    },
     /// A process in which Penstock is measured.
     #[command(hide = true)]
     Worker { order: String },
@@ -74,6 +82,7 @@ struct Compare {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(options) => compare(&options),
+        Command::Part { part, quick } => part.measure(quick),
         Command::Worker { order } => worker::main(&order),
         Command::Bare { kind, inside_namespace, inside, outside_namespace, outside, cpu } => {
             let (inside, outside) =
@@ -97,6 +106,9 @@ fn compare(options: &Compare) -> Result<()> {
     if options.list {
         for experiment in experiments {
             println!("{:<20} {} ({} contenders)", experiment.name, experiment.work.text(), experiment.settings.len());
+        }
+        for part in Part::ALL.iter().filter(|part| is_wanted(part.name())) {
+            println!("{:<20} {}", part.name(), part.title());
         }
         return Ok(());
     }
@@ -123,7 +135,8 @@ fn compare(options: &Compare) -> Result<()> {
     for experiment in &experiments {
         results.run(experiment, effort)?;
     }
-    let gathered = (Vec::new(), Vec::new());
+    let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| is_wanted(part.name())).collect();
+    let gathered = gather(&parts, options.quick)?;
     let report = Report::new(environment, options.quick, effort, results, gathered);
     let directory = if options.update_readme { PathBuf::from("bench/report") } else { options.output.clone() };
     report.write(&directory)?;
