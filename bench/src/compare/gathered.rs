@@ -93,11 +93,14 @@ fn print(value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
+/// What the parts said: the bars they were judged by, and their reports, each with its title.
+pub type Gathered = (Vec<Bar>, Vec<(String, String)>);
+
 /// Measures parts. One that fails has a bar without a figure, which says why.
 ///
 /// # Errors
 /// Only when somebody asked to stop.
-pub fn gather(parts: &[Part], is_quick: bool) -> Result<(Vec<Bar>, Vec<(String, String)>)> {
+pub fn gather(parts: &[Part], is_quick: bool) -> Result<Gathered> {
     let (mut bars, mut reports) = (Vec::new(), Vec::new());
     for &part in parts {
         process::check()?;
