@@ -82,15 +82,16 @@ fn rule() -> impl Strategy<Value = ListRule> {
 #[derive(Clone, Debug)]
 struct Question {
     anywhere: Query,
-    about: Option<(Index, [bool; 4])>,
+    about: Option<(Index, [bool; 4], [i128; 2])>,
     direction: Direction,
 }
 
 fn question() -> impl Strategy<Value = Question> {
     let port = || prop::sample::select(vec![0u16, 1, 22, 80, 81, 443, 1023, 1024, 65535]);
+    let beside = prop::sample::select(vec![0i128, 0, 0, 1, -1]);
     let ends = prop::bool::weighted(0.3).prop_flat_map(|v6| (address(v6), address(v6)));
     let direction = prop::sample::select(Direction::BOTH.to_vec());
-    let about = prop::option::of((any::<Index>(), any::<[bool; 4]>()));
+    let about = prop::option::of((any::<Index>(), any::<[bool; 4]>(), prop::array::uniform2(beside)));
     (ends, protocol(), port(), port(), flags(), about, direction).prop_map(
         |((peer, local), protocol, port, source_port, flags, about, direction)| {
             let anywhere = Query { peer, protocol, port, local, source_port, flags: TcpFlags(flags) };
@@ -100,13 +101,17 @@ fn question() -> impl Strategy<Value = Question> {
 }
 
 impl Question {
-    /// At a corner of a rule, if it is about one.
+    /// At a corner of a rule or right beside it, if it is about one.
     fn ask(&self, rules: &[ListRule]) -> Query {
-        let Some((index, corner)) = &self.about else { return self.anywhere };
+        let Some((index, corner, beside)) = &self.about else { return self.anywhere };
         let Some(rule) = rules.get(index.index(rules.len().max(1))) else { return self.anywhere };
-        let end = |range: AddressRange, last: bool| if last { range.last() } else { range.first() };
+        let end = |range: AddressRange, last: bool, beside: i128| {
+            let end = if last { range.last() } else { range.first() };
+            Address::from_bits(end.to_bits().wrapping_add_signed(beside))
+        };
         let port = |ports: Ports, last: bool| if last { ports.last } else { ports.first };
-        let (source, destination) = (end(rule.source, corner[0]), end(rule.destination, corner[1]));
+        let (source, destination) =
+            (end(rule.source, corner[0], beside[0]), end(rule.destination, corner[1], beside[1]));
         let (peer, local) = match self.direction {
             Direction::Egress => (destination, source),
             Direction::Ingress => (source, destination),
