@@ -32,6 +32,27 @@
 //!   a removed rule to the next match, and the added rules, which are one more leaf. A rule that was added wins if it
 //!   stands in front of what the base answers.
 //!
+//! # Figures
+//!
+//! `cargo bench -p penstock-bench --bench lists`, IPv4, one core of an AMD EPYC with AVX2, bursts of 32, each header once; the
+//! machine was busy, and each figure is the least of 41 rounds. The profile was a quick one without link-time optimisation;
+//! a build in four units took 37 to 55 ns where this one took 53 to 75.
+//!
+//! | 100,000 rules | a header | build | memory, rules and all |
+//! |---|---|---|---|
+//! | acl1 | 59 ns | 131 ms | 7.1 MB |
+//! | fw1 | 75 ns | 163 ms | 10.2 MB |
+//! | ipc1 | 61 ns | 70 ms | 7.3 MB |
+//!
+//! At 10,000 rules a header takes about the same: the walk is three short ones whatever the size, and what it waits for is
+//! fetched ahead. One changed rule is a table 12 to 18 µs later.
+//!
+//! # Limits
+//!
+//! IPv6 is right and not yet quick: interval numbers are not aligned as prefixes are, so that few bits tell rules apart well, and
+//! its packets are looked up one after the other. The same command shows half a microsecond to eight a header, and
+//! ten times the memory at 100,000 rules.
+//!
 //! # Thread-safety
 //!
 //! Nothing in a table changes: any number of threads may ask it.
