@@ -80,7 +80,7 @@ impl Pair {
         let [stays, forbidden] = [STAYS, FORBIDDEN].map(|port| {
             let (url, target) = (nginx.url(family, port, &name), directory.path().join(port.to_string()));
             let target = target.display().to_string();
-            let words = ["curl", "-sS", "--fail", "--limit-rate", "6M", "-y", "1", "-Y", "1", "-o", &target, &url];
+            let words = ["curl", "-sS", "--fail", "--limit-rate", "2M", "-y", "1", "-Y", "1", "-o", &target, &url];
             Background::start(&client.namespace, &words)
         });
         Pair { sum: sha256_of(&nginx.file(&name)), directory, stays, forbidden }
