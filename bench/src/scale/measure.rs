@@ -45,12 +45,13 @@ pub struct Latency {
     pub max_us: f64,
 }
 
-/// Resident memory, in bytes, as the kernel counts it (`VmRSS`), at three moments.
+/// Resident memory, in bytes, as the kernel counts it (`VmRSS`), at moments that follow one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// The program before there was a cluster: the generator's own numbers, which a daemon does not have, and the engine
-    /// with its flow region.
-    pub before: u64,
+    /// The program, with the numbers from which the generator makes objects.
+    pub program: u64,
+    /// With an engine of one worker that holds 65,536 flows: its region and its frames' pool are what this adds.
+    pub engine: u64,
     /// With the cluster's objects taken in.
     pub objects: u64,
     /// With everything in force.
@@ -104,18 +105,20 @@ impl fmt::Display for Report {
         for Latency { change, count, median_us, p99_us, max_us } in &self.changes {
             writeln!(f, "{change:<36} {count:>6} {median_us:>11.0} {p99_us:>11.0} {max_us:>11.0}")?;
         }
-        let Memory { before, objects, in_force, after_changes, classifier } = self.memory;
+        let Memory { program, engine, objects, in_force, after_changes, classifier } = self.memory;
         let mb = |bytes: u64| bytes as f64 / 1e6;
+        let region = engine.saturating_sub(program);
         write!(
             f,
-            "resident MB: {:.1} in force, {:.1} after the changes ({:.1} of it before there was a cluster, {:.1} objects, {:.1} \
-             rules and tables; the tables themselves {:.1})",
-            mb(in_force),
-            mb(after_changes),
-            mb(before),
-            mb(objects.saturating_sub(before)),
+            "resident MB without the engine's flows and frames: {:.1} in force, {:.1} after the changes (program and generator {:.1}, \
+             objects {:.1}, rules and tables {:.1}, of which compiled tables {:.1}); the engine's {:.1} beside",
+            mb(in_force.saturating_sub(region)),
+            mb(after_changes.saturating_sub(region)),
+            mb(program),
+            mb(objects.saturating_sub(engine)),
             mb(in_force.saturating_sub(objects)),
-            mb(classifier)
+            mb(classifier),
+            mb(region)
         )
     }
 }
@@ -148,9 +151,10 @@ impl Control {
 /// When the engine cannot be started, or a generated object is refused.
 pub fn run(config: &Config) -> anyhow::Result<Report> {
     let mut world = World::new(config.shape);
+    let program = resident()?;
     let enforcer = Enforcer::start(&EnforcerConfig::default())?;
-    let before = resident()?;
-    let mut cluster = Cluster::new();
+    let engine = resident()?;
+    let mut cluster = Cluster::lean();
     let objects = take_in(&mut cluster, &world)?;
     let in_objects = resident()?;
     let endpoints = (0..)
@@ -163,6 +167,7 @@ pub fn run(config: &Config) -> anyhow::Result<Report> {
     control.start()?;
     let first = began.elapsed();
     let in_force = resident()?;
+    let classifier = control.enforcer.policy_size().bytes as u64;
     let changes = changes(config, &mut world, &mut control)?;
     Ok(Report {
         config: *config,
@@ -170,7 +175,7 @@ pub fn run(config: &Config) -> anyhow::Result<Report> {
         objects_ms: millis(objects),
         first_compile_ms: millis(first),
         changes,
-        memory: Memory { before, objects: in_objects, in_force, after_changes: resident()?, classifier: 0 },
+        memory: Memory { program, engine, objects: in_objects, in_force, after_changes: resident()?, classifier },
     })
 }
 

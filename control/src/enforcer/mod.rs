@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dataplane::classify::CompileError;
+use dataplane::classify::{CompileError, Size};
 use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
 use dataplane::fragment::{FragmentConfig, FragmentTable};
@@ -256,6 +256,11 @@ impl Enforcer {
     /// The generation in force.
     pub fn generation(&self) -> Generation {
         self.publisher.generation()
+    }
+
+    /// How large the compiled rules in force are.
+    pub fn policy_size(&self) -> Size {
+        self.publisher.snapshot().classifier().size()
     }
 
     /// Brings the ports' counters in [`WireStats`] up to date.

@@ -20,6 +20,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1 as networking;
 
 use super::labels::{Interner, Labels};
 use super::validation::{AcceptedPolicy, FieldError};
@@ -97,20 +98,29 @@ pub struct Touched {
 pub struct Cluster {
     symbols: Interner,
     namespaces: BTreeMap<Arc<str>, Namespace>,
-    pods: BTreeMap<ObjectName, Pod>,
+    pods: BTreeMap<ObjectName, Box<Pod>>,
     nodes: BTreeMap<Arc<str>, Node>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
-    /// Who claims an address: live pods with a wire, in the order of age and name, the newest last.
-    claims: HashMap<IpAddr, Vec<ObjectName>>,
+    /// Who claims an address: live pods with a wire, in the order of age and name, the newest last. Nearly always one.
+    claims: HashMap<IpAddr, Box<[ObjectName]>>,
     /// What many pods have alike is kept once.
     shared_labels: HashSet<Labels>,
     shared_ports: HashSet<Arc<[ContainerPort]>>,
+    /// Policies come without their objects.
+    lean: bool,
+    no_object: Arc<networking::NetworkPolicy>,
 }
 
 impl Cluster {
     /// An empty cluster.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty cluster that keeps of policies what rules are made of and not the objects themselves, which take several times as
+    /// much memory: [`NetworkPolicy::object`] is empty, and [`super::oracle`] cannot be asked.
+    pub fn lean() -> Self {
+        Cluster { lean: true, ..Self::default() }
     }
 
     /// The texts of all labels.
@@ -130,12 +140,12 @@ impl Cluster {
 
     /// All pods, by namespace and name; finished ones included.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values()
+        self.pods.values().map(|pod| &**pod)
     }
 
     /// A pod.
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
-        self.pods.get(name)
+        self.pods.get(name).map(|pod| &**pod)
     }
 
     /// All nodes, by name.
@@ -171,7 +181,7 @@ impl Cluster {
     /// The pods of a namespace, by name.
     pub fn pods_in<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Pod> {
         let first = ObjectName { namespace: Arc::clone(namespace), name: Arc::from("") };
-        self.pods.range(first..).map(|(_, pod)| pod).take_while(move |pod| pod.name.namespace == *namespace)
+        self.pods.range(first..).map(|(_, pod)| &**pod).take_while(move |pod| pod.name.namespace == *namespace)
     }
 
     fn policies_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &NetworkPolicy> {
@@ -186,7 +196,7 @@ impl Cluster {
     /// The pod that owns an address: of the live pods with a wire that claim it, the newest by creation time, then by
     /// UID and name.
     pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
-        self.claims.get(&address).and_then(|claims| claims.last()).map(|name| &self.pods[name])
+        self.claims.get(&address).and_then(|claims| claims.last()).map(|name| &*self.pods[name])
     }
 
     /// The addresses that a pod owns, in the order of its status.
@@ -205,7 +215,7 @@ impl Cluster {
             .claims
             .iter()
             .filter(|(_, pods)| pods.len() > 1)
-            .map(|(&address, pods)| AddressConflict { address, pods: pods.clone() })
+            .map(|(&address, pods)| AddressConflict { address, pods: pods.to_vec() })
             .collect();
         conflicts.sort_unstable_by_key(|conflict| conflict.address);
         conflicts
@@ -246,12 +256,14 @@ impl Cluster {
         self.share(&mut pod);
         self.imply_namespace(&pod.name.namespace, &mut touched);
         let (name, claims) = (pod.name.clone(), pod.claimed_addresses().to_vec());
-        self.pods.insert(name.clone(), pod);
+        self.pods.insert(name.clone(), Box::new(pod));
         for &address in &claims {
             let claimants = self.claims.entry(address).or_default();
-            claimants.push(name.clone());
+            let mut all = std::mem::take(claimants).into_vec();
+            all.push(name.clone());
             let pods = &self.pods;
-            claimants.sort_by(|a, b| pods[a].age_order().cmp(&pods[b].age_order()));
+            all.sort_by(|a, b| pods[a].age_order().cmp(&pods[b].age_order()));
+            *claimants = all.into();
         }
         touched.addresses.extend(claims);
         touched.pods = vec![name];
@@ -285,9 +297,11 @@ impl Cluster {
         let Some(pod) = self.pods.remove(name) else { return Touched::default() };
         for address in pod.claimed_addresses() {
             if let Some(claimants) = self.claims.get_mut(address) {
-                claimants.retain(|claimant| claimant != name);
-                if claimants.is_empty() {
+                let left: Box<[_]> = claimants.iter().filter(|claimant| *claimant != name).cloned().collect();
+                if left.is_empty() {
                     self.claims.remove(address);
+                } else {
+                    *claimants = left;
                 }
             }
         }
@@ -311,7 +325,10 @@ impl Cluster {
 
     /// Adds or replaces a policy.
     pub fn apply_policy(&mut self, accepted: AcceptedPolicy) -> Touched {
-        let policy = NetworkPolicy::read(accepted, &mut self.symbols);
+        let mut policy = NetworkPolicy::read(accepted, &mut self.symbols);
+        if self.lean {
+            policy.object = Arc::clone(&self.no_object);
+        }
         let mut touched = Touched { policies: vec![policy.name.clone()], ..Touched::default() };
         self.imply_namespace(&policy.name.namespace, &mut touched);
         self.policies.insert(policy.name.clone(), policy);

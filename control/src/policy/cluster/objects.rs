@@ -180,6 +180,7 @@ fn read_addresses(status: &core::PodStatus, errors: &mut Vec<FieldError>) -> Vec
         let reason = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid("status.podIPs", &listed.join(", "), reason));
     }
+    addresses.shrink_to_fit();
     addresses
 }
 

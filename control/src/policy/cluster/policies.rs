@@ -20,7 +20,7 @@ use super::objects::read_protocol;
 pub struct NetworkPolicy {
     /// Its name.
     pub name: ObjectName,
-    /// The object itself, with defaults filled in.
+    /// The object itself, with defaults filled in; an empty one in a [`super::Cluster::lean`] cluster.
     pub object: Arc<networking::NetworkPolicy>,
     /// Which pods of its namespace it is for.
     pub pods: Selector,
