@@ -314,7 +314,9 @@ impl Compiler {
             Peers::Group(group) => Some(self.sets.group(*group)),
         };
         let ranges = ports::ranges(&rule.services);
-        if ranges.is_empty() {
+        // A rule that matches nothing is left out, unless it names a group: whoever names one first tells its members, and
+        // nobody tells them again.
+        if ranges.is_empty() && !matches!(rule.peers, Peers::Group(_)) {
             return None;
         }
         let services = self.tables.services.number(ranges);

@@ -122,7 +122,6 @@ fn queries(world: &World) -> Vec<Query> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
-    #[ignore = "fails for some sequences with groups whose cause is not found yet: run it with --ignored"]
     fn change_after_change_is_what_the_rules_say(changes in changes()) {
         let mut compiler = Compiler::new(1 << 20);
         let mut world = World::default();
