@@ -15,6 +15,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// The size of a huge page (x86-64, and AArch64 with a granule of 4 KiB).
 const HUGE: usize = 2 << 20;
 
+/// What is at least this long gets whole huge pages, the last one in part unused; what is shorter stays on small pages.
+const WORTH: usize = HUGE / 4;
+
 /// A slice of plain old data in memory of its own, zeroed, of a length fixed at construction.
 pub struct Pages<T: Pod> {
     start: NonNull<T>,
@@ -38,7 +41,8 @@ impl<T: Pod> Pages<T> {
         const { assert!(align_of::<T>() <= 4096) };
         let bytes = length.checked_mul(size_of::<T>()).expect("a table that fits the address space").max(1);
         // Room to start at a huge page's border.
-        let mapped = if bytes >= HUGE { bytes.checked_add(HUGE).expect("the same") } else { bytes };
+        let is_huge = bytes >= WORTH;
+        let mapped = if is_huge { bytes.checked_add(2 * HUGE).expect("the same") } else { bytes };
         // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing.
         let mapping = unsafe {
             mmap_anonymous(std::ptr::null_mut(), mapped, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
@@ -46,13 +50,14 @@ impl<T: Pod> Pages<T> {
         let Some(mapping) = mapping.ok().and_then(NonNull::new) else {
             handle_alloc_error(Layout::array::<T>(length).unwrap_or(Layout::new::<T>()));
         };
-        let skip = if bytes >= HUGE { mapping.as_ptr().align_offset(HUGE) } else { 0 };
-        // SAFETY: `skip < HUGE`, and the mapping is HUGE longer than `bytes` whenever `skip` is not 0.
+        let skip = if is_huge { mapping.as_ptr().align_offset(HUGE) } else { 0 };
+        // SAFETY: `skip < HUGE`, and the mapping is more than HUGE longer than `bytes` whenever `skip` is not 0.
         let start = unsafe { mapping.byte_add(skip) };
-        if bytes >= HUGE {
-            // Only whole huge pages: the rest would take up to 2 MiB more than it needs. A refusal costs only speed.
-            // SAFETY: the range lies in the mapping, and the advice changes none of its content.
-            let _ = unsafe { madvise(start.as_ptr(), bytes / HUGE * HUGE, Advice::LinuxHugepage) };
+        if is_huge {
+            // The last page too: an index of 1 MiB on small pages costs a walk of their table for nearly every frame, twice as
+            // deep in a virtual machine. A refusal costs only speed.
+            // SAFETY: the range, up to `skip + bytes + HUGE`, lies in the mapping, and the advice changes none of its content.
+            let _ = unsafe { madvise(start.as_ptr(), bytes.next_multiple_of(HUGE), Advice::LinuxHugepage) };
         }
         Pages { start: start.cast(), length, mapping, mapped }
     }
@@ -90,11 +95,11 @@ mod tests {
 
     #[test]
     fn memory_is_zeroed_writable_and_aligned() {
-        for length in [0, 1, 511, 512, 262_143, 262_144, 700_001] {
+        for length in [0, 1, 511, 512, 65_536, 262_143, 262_144, 700_001] {
             let mut pages = Pages::<u64>::zeroed(length);
             assert_eq!(pages.len(), length);
             assert!(pages.iter().all(|value| *value == 0));
-            if length * 8 >= HUGE {
+            if length * 8 >= WORTH {
                 assert!(pages.as_ptr().addr().is_multiple_of(HUGE));
             }
             pages.iter_mut().enumerate().for_each(|(at, value)| *value = at as u64);
