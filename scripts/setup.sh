@@ -2,7 +2,7 @@
 # Installs the Debian packages that building and testing need. Says nothing when nothing is missing.
 set -euo pipefail
 
-build=(build-essential clang m4 pkg-config libelf-dev zlib1g-dev)
+build=(build-essential clang pkg-config)
 run=(iproute2 ethtool iptables nftables ipset conntrack)
 clients=(curl nginx-light iperf3 dnsmasq-base iputils-ping traceroute tcpdump socat python3)
 
