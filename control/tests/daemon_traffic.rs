@@ -68,6 +68,41 @@ fn a_policy_directory_is_followed_over_real_connections() {
 }
 
 #[test]
+fn a_reload_publishes_what_changed_and_nothing_else() {
+    let lane = Lane::new();
+    let setting = Setting::new(&lane.wire_yaml(), "");
+    setting.write("policy.yaml", ALLOW_CLIENT);
+    let (_server, content) = lane_with_server(&setting, &lane);
+    let daemon = Daemon::start(&setting);
+    assert!(lane.fetch(POD.0, "file").as_ref() == Some(&content));
+    let published = |generation: u32, expected: &str| {
+        until(expected, || daemon.log().contains(&format!("policy in force generation={generation} ")));
+        let log = daemon.log();
+        let line = log.lines().find(|line| line.contains(&format!("generation={generation} "))).unwrap();
+        assert!(line.ends_with(expected), "{line}");
+    };
+    // The client is remote to the wire: its two addresses move, and no rule is written.
+    setting.write("world.yaml", &WORLD.replace("app: client", "app: stranger"));
+    published(2, "wires=0 addresses=2");
+    assert!(lane.is_silent(POD.0), "the client is nobody that the policy means");
+    setting.write("world.yaml", WORLD);
+    published(3, "wires=0 addresses=2");
+    assert!(lane.fetch(POD.1, "file").as_ref() == Some(&content));
+    setting.write("notes.yaml", "# nothing of interest\n");
+    published(4, "wires=0 addresses=0");
+    // A policy of the pod writes its rules; the members of the group that it names are known.
+    setting.write("policy.yaml", &ALLOW_CLIENT.replace("8080", "9090"));
+    published(5, "wires=1 addresses=0");
+    assert!(lane.is_silent(POD.0), "the port is another one");
+    setting.write("policy.yaml", DENY);
+    published(6, "wires=1 addresses=0");
+    // The group was let go of: who is in it is told once more.
+    setting.write("policy.yaml", ALLOW_CLIENT);
+    published(7, "wires=1 addresses=2");
+    assert!(lane.fetch(POD.0, "file").as_ref() == Some(&content));
+}
+
+#[test]
 fn a_lost_port_closes_its_wire_until_the_interface_is_back() {
     let lane = Lane::new();
     let setting = Setting::new(&lane.wire_yaml(), "");

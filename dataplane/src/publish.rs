@@ -42,7 +42,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::address::Address;
-use crate::classify::compile::{Compiled, Compiler, Scope};
+use crate::classify::compile::{Compiled, Compiler};
 use crate::classify::{Classifier, CompileError, MAX_CELLS, WireSlot};
 use crate::packet::Direction;
 use crate::rules::{Epoch, GroupId, RuleSet, WireId, WireRules};
@@ -68,6 +68,8 @@ impl fmt::Display for Generation {
 /// In what the rules are to be other than before: what it does not name stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// The wires named are all that there are from now on; those before that are not named are gone.
+    pub whole: bool,
     /// Wires that are new, or whose rules are other ones.
     pub wires: Vec<WireRules>,
     /// Wires that are gone.
@@ -188,7 +190,7 @@ impl Publisher {
     /// # Errors
     /// What [`Classifier::compile`] refuses; the generation that runs stays.
     pub fn publish(&self, rules: RuleSet) -> Result<Generation, CompileError> {
-        self.put(&Change { wires: rules.wires, ..Change::default() }, Scope::All)
+        self.change(&Change { whole: true, wires: rules.wires, ..Change::default() })
     }
 
     /// Publishes a change, which costs what it touches; otherwise as [`Publisher::publish`].
@@ -197,13 +199,9 @@ impl Publisher {
     /// What [`Classifier::compile`] refuses; the generation that runs stays. Members are taken over all the same, and become
     /// visible with the next change.
     pub fn change(&self, change: &Change) -> Result<Generation, CompileError> {
-        self.put(change, Scope::Wires)
-    }
-
-    fn put(&self, change: &Change, scope: Scope) -> Result<Generation, CompileError> {
         // Held while compiling: publications follow one another, and nothing else waits for this lock.
         let mut history = lock(&self.history);
-        let compiled = history.compiler.change(change, scope)?;
+        let compiled = history.compiler.change(change)?;
         let (epochs, last_epoch) = history.epochs(&compiled);
         let generation = Generation(history.snapshot.generation.0 + 1);
         let snapshot = Arc::new(Snapshot { generation, classifier: compiled.classifier, epochs });

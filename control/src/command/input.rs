@@ -39,7 +39,15 @@ impl ManifestArgs {
 /// # Errors
 /// Bad input, one sentence for each object that is.
 pub fn load(paths: &[PathBuf]) -> Result<Cluster, Failure> {
-    let loaded = manifest::load(paths).map_err(Failure::input)?;
+    load_again(paths, &Cluster::new())
+}
+
+/// Reads manifests once more, after what they meant before; warnings go to stderr.
+///
+/// # Errors
+/// Bad input, one sentence for each object that is.
+pub fn load_again(paths: &[PathBuf], before: &Cluster) -> Result<Cluster, Failure> {
+    let loaded = manifest::load_again(paths, before).map_err(Failure::input)?;
     for warning in &loaded.warnings {
         eprintln!("penstock: warning: {warning}");
     }

@@ -9,7 +9,7 @@ mod matrix;
 mod output;
 
 pub use exit::{CommandResult, Failure, Outcome, finish};
-pub use input::{ManifestArgs, Output, load};
+pub use input::{ManifestArgs, Output, load, load_again};
 pub(crate) use output::write_stdout;
 
 use std::process::ExitCode;

@@ -31,6 +31,7 @@ use self::running::Daemon;
 use self::watch::Watch;
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::enforcer::{Enforcer, EnforcerConfig};
+use crate::policy::cluster::Cluster;
 use crate::policy::manifest::Loaded;
 
 pub mod config;
@@ -65,7 +66,7 @@ pub fn run(args: &RunArgs) -> CommandResult {
     let config = Config::load(&args.config).map_err(Failure::input)?;
     // Before the manifests are read, so that no change is missed.
     let watch = Watch::new(&config.policy).map_err(Failure::System)?;
-    let loaded = running::load(&config).map_err(Failure::BadInput)?;
+    let loaded = running::load(&config, &Cluster::new()).map_err(Failure::BadInput)?;
     let addresses = running::addresses(&config, &loaded.cluster).map_err(Failure::BadInput)?;
     if args.check {
         return checked(&config, &loaded);

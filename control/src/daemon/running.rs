@@ -20,8 +20,9 @@ use super::peer;
 use super::preflight::{self, Interface};
 use crate::enforcer::{Enforcer, EnforcerError, WireSpec};
 use crate::policy::cluster::{Cluster, ObjectName};
+use crate::policy::live::LiveRules;
 use crate::policy::manifest::{self, Loaded};
-use crate::policy::resolve::{OwnNode, Resolver, RuleTable};
+use crate::policy::resolve::{OwnNode, RuleTable};
 
 /// How many generations are kept for the log: events of the one before may still be on their way.
 const HISTORY: usize = 4;
@@ -49,7 +50,7 @@ pub(super) struct InForce {
     /// The generation.
     pub(super) generation: u64,
     /// The objects.
-    pub(super) cluster: Cluster,
+    pub(super) cluster: Arc<Cluster>,
     /// What rules mean.
     pub(super) table: Arc<RuleTable>,
 }
@@ -67,6 +68,16 @@ impl InForce {
     pub(super) fn policies(&self, wire: WireId, direction: Direction) -> Vec<String> {
         self.table.isolating(wire, direction).iter().map(ToString::to_string).collect()
     }
+}
+
+/// What was put in force, and how much of it was new.
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    generation: u64,
+    /// Wires whose rules were written anew.
+    wires: usize,
+    /// Addresses whose place in the rules was looked up anew.
+    addresses: usize,
 }
 
 /// Why manifests are not in force.
@@ -91,18 +102,18 @@ pub(super) struct Daemon {
     /// Why the manifests that are there now are not in force.
     refused: Mutex<Option<String>>,
     /// Held while anything is changed, so that changes come one after the other.
-    resolver: Mutex<Resolver>,
+    rules: Mutex<LiveRules>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads the manifests that the configuration names.
+/// Reads the manifests that the configuration names, as the successor of what was read before.
 ///
 /// # Errors
 /// All that is wrong with them, a sentence a line.
-pub(super) fn load(config: &Config) -> Result<Loaded, String> {
+pub(super) fn load(config: &Config, before: &Cluster) -> Result<Loaded, String> {
     if let Err(error) = std::fs::metadata(&config.policy) {
         return Err(format!(
             "{}: policy: {} cannot be read ({error}); name the directory or file that holds the manifests",
@@ -110,7 +121,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, String> {
             config.policy.display()
         ));
     }
-    manifest::load(&[&config.policy]).map_err(|errors| errors.to_string())
+    manifest::load_again(&[&config.policy], before).map_err(|errors| errors.to_string())
 }
 
 /// The addresses that the manifests give each wire's endpoint, in the order of the wires; `None` where nobody is pinned to
@@ -196,7 +207,7 @@ impl Daemon {
             wires: Mutex::default(),
             history: Mutex::default(),
             refused: Mutex::default(),
-            resolver: Mutex::new(Resolver::new(OwnNode::Allow)),
+            rules: Mutex::new(LiveRules::new(OwnNode::Allow)),
         }
     }
 
@@ -210,7 +221,7 @@ impl Daemon {
             let interfaces = interfaces(config);
             lock(&self.wires).push(Wire { config: config.clone(), id, stats, interfaces, lost: None, endpoint });
         }
-        self.put_in_force(&mut lock(&self.resolver), cluster)?;
+        self.put_in_force(&mut lock(&self.rules), Arc::new(cluster))?;
         self.counts.reloaded(true);
         self.ready.store(true, Ordering::Release);
         Ok(())
@@ -231,28 +242,35 @@ impl Daemon {
         lock(&self.wires).clone()
     }
 
-    /// Resolves and publishes, and waits for every worker.
-    fn put_in_force(&self, resolver: &mut Resolver, cluster: Cluster) -> Result<u64, EnforcerError> {
+    /// Publishes in what a cluster and the wires differ from those in force, and waits for every worker.
+    fn put_in_force(&self, rules: &mut LiveRules, cluster: Arc<Cluster>) -> Result<Applied, EnforcerError> {
         let began = Clocks::read().engine;
         let wires = self.wires();
         let pods = wires.iter().filter_map(|wire| Some((wire.config.occupant.pod()?.parse().ok()?, wire.id)));
-        let mut resolved = resolver.resolve(&cluster, pods);
-        resolved.rules.wires.extend(wires.iter().filter_map(|wire| match wire.config.occupant {
+        let before = lock(&self.history).back().cloned();
+        let mut change = match before {
+            Some(before) => rules.follow(&before.cluster, &cluster, pods),
+            None => rules.start(&cluster, pods),
+        };
+        // Kept before it is published, so that the log knows it by its first event. Nobody else publishes.
+        let generation = self.enforcer.generation().0 + 1;
+        self.remember(InForce { generation, cluster, table: Arc::clone(rules.table()) });
+        let applied = Applied { generation, wires: change.wires.len(), addresses: change.members.len() };
+        // Told each time: they are few, and one that says the same as before changes nothing.
+        change.wires.extend(wires.iter().filter_map(|wire| match wire.config.occupant {
             Occupant::Pod { .. } => None,
             Occupant::Endpoint { traffic, .. } | Occupant::Subnet { traffic } => Some(unselected(wire.id, traffic)),
         }));
-        // Kept before it is published, so that the log knows it by its first event. Nobody else publishes.
-        let generation = self.enforcer.generation().0 + 1;
-        self.remember(InForce { generation, cluster, table: resolved.table });
-        let published = self.enforcer.publish(resolved.rules);
+        let published = self.enforcer.change(&change);
         if let Err(error) = &published
             && !matches!(error, EnforcerError::NotAcknowledged(_))
         {
+            rules.distrust();
             lock(&self.history).pop_back();
         }
         published?;
         self.counts.applied(Clocks::read().engine.since(began));
-        Ok(generation)
+        Ok(applied)
     }
 
     fn remember(&self, policy: InForce) {
@@ -276,11 +294,13 @@ impl Daemon {
 
     /// Reads the manifests again and puts them in force; manifests that are wrong change nothing.
     pub(super) fn reload(&self) {
-        let mut resolver = lock(&self.resolver);
-        let result = self.read_and_apply(&mut resolver);
+        let mut rules = lock(&self.rules);
+        let result = self.read_and_apply(&mut rules);
         self.counts.reloaded(result.is_ok());
         match &result {
-            Ok((generation, policies)) => info!(generation, policies, "policy in force"),
+            Ok((Applied { generation, wires, addresses }, policies)) => {
+                info!(generation, policies, wires, addresses, "policy in force");
+            }
             Err(NotApplied::Refused(reasons)) => {
                 for reason in reasons.lines() {
                     error!("policy refused, the running one stays in force: {reason}");
@@ -294,21 +314,22 @@ impl Daemon {
         };
     }
 
-    fn read_and_apply(&self, resolver: &mut Resolver) -> Result<(u64, usize), NotApplied> {
-        let loaded = load(&self.config).map_err(NotApplied::Refused)?;
+    fn read_and_apply(&self, rules: &mut LiveRules) -> Result<(Applied, usize), NotApplied> {
+        let before = lock(&self.history).back().map(|policy| Arc::clone(&policy.cluster)).unwrap_or_default();
+        let loaded = load(&self.config, &before).map_err(NotApplied::Refused)?;
         let addresses = addresses(&self.config, &loaded.cluster).map_err(NotApplied::Refused)?;
         for warning in &loaded.warnings {
             warn!("{warning}");
         }
         let policies = loaded.cluster.policies().count();
         let moved = self.move_endpoints(addresses);
-        match self.put_in_force(resolver, loaded.cluster) {
-            Ok(generation) => Ok((generation, policies)),
+        match self.put_in_force(rules, Arc::new(loaded.cluster)) {
+            Ok(applied) => Ok((applied, policies)),
             Err(error @ EnforcerError::NotAcknowledged(_)) => Err(NotApplied::Late(error.to_string())),
             Err(error) => {
                 if moved {
                     // Wires that were opened anew have a number that the rules in force do not know.
-                    self.put_back(resolver);
+                    self.put_back(rules);
                 }
                 Err(NotApplied::Refused(error.to_string()))
             }
@@ -316,9 +337,9 @@ impl Daemon {
     }
 
     /// Puts the policy in force for the wires as they are now.
-    fn put_back(&self, resolver: &mut Resolver) {
+    fn put_back(&self, rules: &mut LiveRules) {
         let Some(policy) = lock(&self.history).back().cloned() else { return };
-        if let Err(error) = self.put_in_force(resolver, policy.cluster.clone()) {
+        if let Err(error) = self.put_in_force(rules, Arc::clone(&policy.cluster)) {
             error!(
                 "the policy in force could not be put on the wires that were opened anew, they stay closed: {error}"
             );
@@ -406,7 +427,7 @@ impl Daemon {
         if lost.is_empty() {
             return;
         }
-        let mut resolver = lock(&self.resolver);
+        let mut rules = lock(&self.rules);
         let mut back = false;
         for (index, wire) in &lost {
             let addresses = wire.endpoint.as_ref().map(|endpoint| endpoint.addresses.clone());
@@ -415,7 +436,7 @@ impl Daemon {
             }
         }
         if back {
-            self.put_back(&mut resolver);
+            self.put_back(&mut rules);
         }
     }
 

@@ -12,7 +12,7 @@ use super::expect::Expectation;
 use super::watch::Watch;
 use super::world::{INTERNET, World};
 use super::{Lab, LabError, LabOptions, Look, Matrix, Result, Service};
-use crate::command::{CommandResult, ManifestArgs, Outcome, Output, load, write_stdout};
+use crate::command::{CommandResult, ManifestArgs, Outcome, Output, load, load_again, write_stdout};
 
 /// Build the pods of manifests as network namespaces on this machine, and see who reaches whom.
 #[derive(Args, Clone, Debug)]
@@ -178,7 +178,8 @@ async fn follow(lab: &mut Lab, args: &LabArgs, first: Matrix, mut watch: Watch, 
 
 /// Takes an edit over. What cannot be read or built is told, and what was stays in force.
 fn apply_edit(lab: &mut Lab, files: &[PathBuf]) -> bool {
-    let applied = load(files).and_then(|cluster| Ok(lab.apply(&cluster)?));
+    let read = lab.cluster().map_or_else(|| load(files), |before| load_again(files, before));
+    let applied = read.and_then(|cluster| Ok(lab.apply(&cluster)?));
     if let Err(error) = &applied {
         eprintln!("penstock: {error}\nThe edit is refused; what was in force before it stays.");
     }

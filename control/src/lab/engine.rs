@@ -11,20 +11,24 @@ use super::error::{LabError, Result};
 use super::topology::{MTU, POD_INTERFACE, Place, Topology};
 use crate::enforcer::{Enforcer, EnforcerConfig, EnforcerError, WireSpec};
 use crate::policy::cluster::{Cluster, ObjectName};
-use crate::policy::resolve::{OwnNode, Resolver};
+use crate::policy::live::LiveRules;
+use crate::policy::resolve::OwnNode;
 
 /// The running engine of a lab. Dropping it closes all wires.
 pub(super) struct Engine {
     enforcer: Enforcer,
     port: PortKind,
     wires: BTreeMap<ObjectName, WireId>,
-    resolver: Resolver,
+    rules: LiveRules,
+    /// Whose policies are in force.
+    cluster: Option<Cluster>,
 }
 
 impl Engine {
     pub(super) fn start(port: PortKind) -> Result<Engine> {
         let enforcer = Enforcer::start(&EnforcerConfig::default()).map_err(refused)?;
-        Ok(Engine { enforcer, port, wires: BTreeMap::new(), resolver: Resolver::new(OwnNode::Allow) })
+        let rules = LiveRules::new(OwnNode::Allow);
+        Ok(Engine { enforcer, port, wires: BTreeMap::new(), rules, cluster: None })
     }
 
     /// Puts a pod behind a wire, closed until a policy knows it.
@@ -71,9 +75,21 @@ impl Engine {
     /// Puts a cluster's policies in force on all wires, and returns when they are.
     pub(super) fn apply(&mut self, cluster: &Cluster) -> Result<()> {
         let wires = self.wires.iter().map(|(name, &wire)| (name.clone(), wire));
-        let resolved = self.resolver.resolve(cluster, wires);
-        self.enforcer.publish(resolved.rules).map_err(refused)?;
+        let change = match &self.cluster {
+            Some(before) => self.rules.follow(before, cluster, wires),
+            None => self.rules.start(cluster, wires),
+        };
+        self.enforcer.change(&change).map_err(|error| {
+            self.rules.distrust();
+            refused(error)
+        })?;
+        self.cluster = Some(cluster.clone());
         Ok(())
+    }
+
+    /// Whose policies are in force.
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     pub(super) fn enforcer(&self) -> &Enforcer {

@@ -323,6 +323,11 @@ impl Lab {
         find(&hosts, pod).map(|host| host.namespace)
     }
 
+    /// Whose policies are in force; `None` without enforcement.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.engine.as_ref().and_then(Engine::cluster)
+    }
+
     /// What is built.
     pub fn world(&self) -> &World {
         &self.world

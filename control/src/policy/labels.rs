@@ -14,7 +14,12 @@ pub struct Symbol(u32);
 pub struct Interner {
     texts: Vec<Arc<str>>,
     symbols: HashMap<Arc<str>, Symbol>,
+    /// How many texts the first table of this line had; 0 in that table itself.
+    fresh: usize,
 }
+
+/// Texts beyond twice as many as a first table had, before a line of tables ends.
+const SPARE_TEXTS: usize = 4_096;
 
 impl Interner {
     /// The symbol of a text, new if the text has not been seen.
@@ -32,6 +37,26 @@ impl Interner {
     /// The symbol of a text that has been seen.
     pub fn find(&self, text: &str) -> Option<Symbol> {
         self.symbols.get(text).copied()
+    }
+
+    /// The table that the next reading of the same objects goes on with, so that what both have in common has one number in both;
+    /// an empty one once most of it would be texts that nobody has any more.
+    pub fn successor(&self) -> Interner {
+        let fresh = if self.fresh == 0 { self.texts.len() } else { self.fresh };
+        if self.texts.len() > 2 * fresh + SPARE_TEXTS {
+            Interner::default()
+        } else {
+            Interner { fresh, ..self.clone() }
+        }
+    }
+
+    /// Whether all symbols of an older table mean the same texts in this one.
+    pub fn extends(&self, older: &Interner) -> bool {
+        // Tables only grow and never share a text but by [`Interner::successor`]: one place stands for those in front of it.
+        older
+            .texts
+            .last()
+            .is_none_or(|text| self.texts.get(older.texts.len() - 1).is_some_and(|same| Arc::ptr_eq(same, text)))
     }
 
     /// The text of a symbol of this table.
@@ -93,5 +118,26 @@ mod tests {
         assert_eq!(labels.get(app), None);
         assert_eq!(symbols.find("never"), None);
         assert_eq!(labels.to_text(&symbols), BTreeMap::from([("tier".into(), String::new())]));
+    }
+
+    #[test]
+    fn a_line_of_tables_keeps_numbers_until_it_is_mostly_past() {
+        let mut table = Interner::default();
+        let tier = table.intern("tier");
+        let mut next = table.successor();
+        next.intern("other");
+        assert_eq!((next.find("tier"), next.extends(&table), table.extends(&next)), (Some(tier), true, false));
+        let mut stranger = Interner::default();
+        stranger.intern("tier");
+        assert!(!stranger.extends(&table) && stranger.extends(&Interner::default()));
+        for round in 0.. {
+            assert!(round < 10 * SPARE_TEXTS, "texts of the past pile up without end");
+            let mut newer = next.successor();
+            newer.intern(&format!("value {round}"));
+            if !newer.extends(&next) {
+                break;
+            }
+            next = newer;
+        }
     }
 }

@@ -27,6 +27,10 @@ use super::cluster::{Block, Cluster, NetworkPolicy, ObjectName, Peer, Pod, Polic
 use super::live::Groups;
 use super::selector::Selector;
 
+mod table;
+
+pub use table::{RuleOrigin, RulePlace, RuleTable};
+
 /// What holds for a packet that comes from an address of the pod's own node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OwnNode {
@@ -37,66 +41,6 @@ pub enum OwnNode {
     Ask(u16),
     /// The rules decide as for any other address: it stands for a client that is not the node.
     Judge,
-}
-
-/// A rule's place in the objects that people wrote.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RulePlace {
-    /// In none: the pod's own node always reaches it.
-    OwnNode,
-    /// In a NetworkPolicy.
-    NetworkPolicy {
-        /// Which.
-        policy: ObjectName,
-        /// Its `ingress` or its `egress`.
-        direction: Direction,
-        /// Which rule of that list, from 0.
-        rule: usize,
-        /// Which peer of the rule; `None` where the rule names none.
-        peer: Option<usize>,
-        /// Which port of the rule, where that port has a name; `None` stands for all of the rule's numbers.
-        port: Option<usize>,
-    },
-}
-
-/// Where a rule comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleOrigin {
-    /// Its place.
-    pub place: RulePlace,
-    /// Its peers in words: selectors as `kubectl get -l` writes them, or a block.
-    pub peers: String,
-}
-
-/// What the numbers of rules mean, and who isolates whom. It goes with the rule set with which it was made, and with
-/// those before it as long as their rules are still there.
-#[derive(Clone, Debug, Default)]
-pub struct RuleTable {
-    origins: BTreeMap<RuleId, RuleOrigin>,
-    isolating: HashMap<(WireId, Direction), Arc<[ObjectName]>>,
-}
-
-impl RuleTable {
-    /// Where a rule comes from.
-    pub fn origin(&self, id: RuleId) -> Option<&RuleOrigin> {
-        self.origins.get(&id)
-    }
-
-    /// A rule in a few words: `japp/allow-jnginx ingress[0]`, `own-node`.
-    pub fn describe(&self, id: RuleId) -> String {
-        match self.origins.get(&id).map(|origin| &origin.place) {
-            Some(RulePlace::OwnNode) => "own-node".to_owned(),
-            Some(RulePlace::NetworkPolicy { policy, direction, rule, .. }) => {
-                format!("{policy} {}[{rule}]", direction.name())
-            }
-            None => format!("rule {}", id.0),
-        }
-    }
-
-    /// The policies that isolate a wire's endpoint in a direction, by name; none where it is open.
-    pub fn isolating(&self, wire: WireId, direction: Direction) -> &[ObjectName] {
-        self.isolating.get(&(wire, direction)).map_or(&[], |policies| policies)
-    }
 }
 
 /// The rules of a moment and what they mean.
@@ -136,9 +80,13 @@ impl Resolver {
     ) -> Resolved {
         let mut table = RuleTable::default();
         let wires = Pass::new(cluster, self, None, &mut table).wires(endpoints);
-        // A place that is gone may come back, and then as another rule.
-        self.ids.retain(|_, id| table.origins.contains_key(id));
+        self.forget_all_but(&table);
         Resolved { rules: RuleSet { wires }, table: Arc::new(table) }
+    }
+
+    /// Forgets the numbers of rules that a table does not know: their places may come back as other rules.
+    pub(super) fn forget_all_but(&mut self, table: &RuleTable) {
+        self.ids.retain(|_, id| table.origins.contains_key(id));
     }
 
     /// The rules of some endpoints, with groups in the place of the addresses that selectors mean. What the numbers of these
@@ -221,9 +169,7 @@ impl<'a> Pass<'a> {
     fn wires(&mut self, endpoints: impl IntoIterator<Item = (ObjectName, WireId)>) -> Vec<WireRules> {
         let mut wires = Vec::new();
         for (name, wire) in endpoints {
-            for direction in Direction::BOTH {
-                self.table.isolating.remove(&(wire, direction));
-            }
+            self.table.forget(wire);
             let Some(pod) = self.cluster.pod(&name).filter(|pod| pod.has_wire()) else { continue };
             let egress = self.policy(pod, wire, Direction::Egress);
             let ingress = self.policy(pod, wire, Direction::Ingress);

@@ -12,8 +12,9 @@ use dataplane::verdict::Verdict;
 use super::{FirstFrame, Rehearsal};
 use crate::policy::cluster::{Cluster, ObjectName};
 use crate::policy::judge::number_wires;
+use crate::policy::live::LiveRules;
 use crate::policy::probe::{Answer, Connection, EndVerdict, Probe, ProbeError, Via};
-use crate::policy::resolve::{OwnNode, Resolver, RuleTable};
+use crate::policy::resolve::{OwnNode, RuleTable};
 
 /// An answer and what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +48,13 @@ impl<'a> ClusterRehearsal<'a> {
 
     fn stage(&self, own_node: OwnNode) -> Result<Stage, CompileError> {
         let endpoints = self.wires.iter().map(|(name, &wire)| (name.clone(), wire));
-        let resolved = Resolver::new(own_node).resolve(self.cluster, endpoints);
+        let mut rules = LiveRules::new(own_node);
+        let change = rules.start(self.cluster, endpoints);
         let pods = self.wires.keys().filter_map(|name| self.cluster.pod(name));
         let addresses = pods.map(|pod| self.cluster.addresses_of(pod).map(Address::from).collect());
         let mut engine = Rehearsal::new(addresses);
-        engine.publish(resolved.rules)?;
-        Ok(Stage { engine, table: resolved.table })
+        engine.publish(&change)?;
+        Ok(Stage { engine, table: Arc::clone(rules.table()) })
     }
 
     /// Answers a question: the first frame of the connection goes through the source's wire and through the

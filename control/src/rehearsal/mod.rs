@@ -15,8 +15,8 @@ use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::{Direction, Protocol, TcpFlags};
 use dataplane::port::{MemoryLink, MemoryPort, Pool};
-use dataplane::publish::Publisher;
-use dataplane::rules::{RuleId, RuleSet, WireId};
+use dataplane::publish::{Change, Publisher};
+use dataplane::rules::{RuleId, WireId};
 use dataplane::stats::WireStats;
 use dataplane::testing::FrameBuilder;
 use dataplane::time::Time;
@@ -119,8 +119,8 @@ impl Rehearsal {
     ///
     /// # Errors
     /// When there are more than can be compiled.
-    pub fn publish(&mut self, rules: RuleSet) -> Result<(), CompileError> {
-        self.publisher.publish(rules).map(|_generation| ())
+    pub fn publish(&mut self, change: &Change) -> Result<(), CompileError> {
+        self.publisher.change(change).map(|_generation| ())
     }
 
     /// Starts over: what is judged from here on meets no flow of what was judged before.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use control::policy::cluster::{Cluster, ObjectName, Touched};
 use control::policy::live::LiveRules;
+use control::policy::manifest::load_again;
 use control::policy::resolve::{OwnNode, Resolver};
 use control::policy::validation::accept;
 use dataplane::address::Address;
@@ -85,13 +86,14 @@ struct Followed {
     live: LiveRules,
     publisher: Publisher,
     fresh: Resolver,
+    endpoints: Vec<(ObjectName, WireId)>,
 }
 
 impl Followed {
     fn check(&mut self, change: &Change) -> Result<(), TestCaseError> {
         self.publisher.change(change).unwrap();
         let snapshot = self.publisher.snapshot();
-        let resolved = self.fresh.resolve(&self.cluster, endpoints());
+        let resolved = self.fresh.resolve(&self.cluster, self.endpoints.clone());
         let known: Vec<WireId> = resolved.rules.wires.iter().map(|rules| rules.wire).collect();
         prop_assert_eq!(snapshot.classifier().wires(), known);
         let queries = queries(&self.cluster);
@@ -114,8 +116,59 @@ impl Followed {
     }
 }
 
+impl Followed {
+    fn new() -> Self {
+        Followed {
+            cluster: Cluster::new(),
+            live: LiveRules::new(OwnNode::Allow),
+            publisher: Publisher::new(),
+            fresh: Resolver::new(OwnNode::Allow),
+            endpoints: endpoints(),
+        }
+    }
+}
+
+/// The manifest, read as a successor of a cluster.
+fn read_again(manifest: &str, before: &Cluster) -> Cluster {
+    let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
+    std::fs::write(file.path(), manifest).unwrap();
+    load_again(&[file.path()], before).unwrap_or_else(|errors| panic!("{errors}\n{manifest}")).cluster
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Manifests are read again and again, wires come, go and are opened anew.
+    #[test]
+    fn rules_follow_from_reading_to_reading(
+        manifests in prop::collection::vec(worlds::worlds(), 1..5),
+        wires in prop::collection::vec((any::<u16>(), 0u32..3), 5),
+        doubt in any::<u8>(),
+    ) {
+        let mut followed = Followed::new();
+        let change = followed.live.start(&followed.cluster, endpoints());
+        followed.check(&change)?;
+        for (round, (manifest, (mask, opened))) in manifests.iter().zip(wires).enumerate() {
+            let next = read_again(manifest, &followed.cluster);
+            prop_assert!(next.changes_since(&followed.cluster).is_some());
+            let mut endpoints = endpoints();
+            endpoints.retain(|(_, wire)| mask >> wire.0 & 1 == 1);
+            endpoints.iter_mut().for_each(|(_, wire)| wire.0 += 100 * opened);
+            followed.endpoints = endpoints.clone();
+            let before = std::mem::replace(&mut followed.cluster, next);
+            if doubt >> round & 1 == 1 {
+                // What was told is lost.
+                followed.live.follow(&before, &followed.cluster, []);
+                followed.live.distrust();
+            }
+            let change = followed.live.follow(&before, &followed.cluster, endpoints);
+            followed.check(&change)?;
+            let same = read_again(manifest, &followed.cluster);
+            let nothing = followed.live.follow(&followed.cluster, &same, followed.endpoints.clone());
+            prop_assert_eq!(&nothing, &Change::default(), "the same objects read again are no change");
+            followed.cluster = same;
+        }
+    }
 
     #[test]
     fn rules_that_follow_are_those_of_the_moment(
@@ -123,12 +176,7 @@ proptest! {
         order in any::<prop::sample::Index>(),
         keep in any::<u64>(),
     ) {
-        let mut followed = Followed {
-            cluster: Cluster::new(),
-            live: LiveRules::new(OwnNode::Allow),
-            publisher: Publisher::new(),
-            fresh: Resolver::new(OwnNode::Allow),
-        };
+        let mut followed = Followed::new();
         let mut worlds = manifests.iter().map(|manifest| items(manifest));
         for object in worlds.next().unwrap() {
             apply(&mut followed.cluster, &object);

@@ -30,16 +30,7 @@ const MANY: usize = if cfg!(test) { 20 } else { 1_024 };
 /// Compiles a rule set, into tables of at most so many cells.
 pub(super) fn compile(rules: &RuleSet, max_cells: usize) -> Result<Classifier, CompileError> {
     let change = Change { wires: rules.wires.clone(), ..Change::default() };
-    Ok(Compiler::new(max_cells).change(&change, Scope::Wires)?.classifier)
-}
-
-/// What a change speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// All wires: those that it does not name are gone.
-    All,
-    /// The wires that it names.
-    Wires,
+    Ok(Compiler::new(max_cells).change(&change)?.classifier)
 }
 
 /// A classifier, and in what it differs from the one before.
@@ -88,7 +79,7 @@ impl Compiler {
     /// # Errors
     /// When there is more than tables are made for. The wires keep their rules then; who is in which group is known all the
     /// same, and a later change brings it.
-    pub(crate) fn change(&mut self, change: &Change, scope: Scope) -> Result<Compiled, CompileError> {
+    pub(crate) fn change(&mut self, change: &Change) -> Result<Compiled, CompileError> {
         let mut named = HashSet::new();
         if let Some(twice) = change.wires.iter().find(|wire| !named.insert(wire.wire)) {
             return Err(CompileError::DuplicateWire(twice.wire));
@@ -104,9 +95,10 @@ impl Compiler {
             return Err(error);
         }
         let mut before = self.wires.clone();
-        match scope {
-            Scope::All => self.wires.clear(),
-            Scope::Wires => self.wires.retain(|wire, _| !change.gone.contains(wire)),
+        if change.whole {
+            self.wires.clear();
+        } else {
+            self.wires.retain(|wire, _| !change.gone.contains(wire));
         }
         self.wires.extend(new);
         let changed = self.wires.iter().map(|(wire, chains)| {
@@ -118,10 +110,7 @@ impl Compiler {
         });
         let changed = changed.collect();
         self.touched.clear();
-        before.retain(|wire, _| match scope {
-            Scope::All => true,
-            Scope::Wires => named.contains(wire) || !self.wires.contains_key(wire),
-        });
+        before.retain(|wire, _| change.whole || named.contains(wire) || !self.wires.contains_key(wire));
         before.into_values().for_each(|chains| self.release(chains));
         Ok(Compiled { classifier: self.classifier(), changed })
     }

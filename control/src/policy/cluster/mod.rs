@@ -10,6 +10,7 @@
 //! * Where two live pods claim one address, the newest owns it ([`Cluster::owner`]); manifests refuse such worlds
 //!   ([`Cluster::address_conflicts`]).
 
+mod changes;
 mod objects;
 mod policies;
 

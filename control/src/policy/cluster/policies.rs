@@ -31,7 +31,7 @@ pub struct NetworkPolicy {
 }
 
 /// One rule: any of the peers on any of the ports.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRule {
     /// Whom it allows; `None` is everybody, inside the cluster and out.
     pub peers: Option<Vec<Peer>>,

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | an address | its owner's groups are looked up |
 //! | a namespace's labels | if a selector's answer changed, the addresses of all its pods are |
-//! | a local pod, a policy of its namespace, its node | its chains are written anew |
+//! | a local pod, its wire, a policy of its namespace, its node | its chains are written anew |
 //! | a number that a named port did not have | so are all chains, after which the group has a rule |
 
 mod groups;
@@ -27,8 +27,9 @@ use super::resolve::{OwnNode, Resolver, RuleTable};
 pub(in crate::policy) use groups::Groups;
 use groups::Lists;
 
-/// Groups that no chain names any more are kept for the next one that does, up to this many beside as many as are named.
-const IDLE_GROUPS: usize = 256;
+/// Groups that no chain names any more are kept for the next one that does, and rules that are gone, up to this many beside as
+/// many as are in use.
+const IDLE: usize = 256;
 
 /// A local endpoint.
 #[derive(Debug)]
@@ -47,6 +48,10 @@ pub struct LiveRules {
     groups: Groups,
     endpoints: BTreeMap<ObjectName, Endpoint>,
     table: Arc<RuleTable>,
+    /// Rules that the table knew when everything was told for the last time.
+    fresh_rules: usize,
+    /// What was told last may not have come through.
+    in_doubt: bool,
 }
 
 impl LiveRules {
@@ -60,16 +65,19 @@ impl LiveRules {
         &self.table
     }
 
-    /// Begins anew, with these endpoints: the answer names all their rules and all members of their groups. Also what to do when
-    /// a change could not be published.
+    /// Begins anew, with these endpoints: the answer names all their rules and all members of their groups, and every other wire
+    /// is gone.
     pub fn start(&mut self, cluster: &Cluster, endpoints: impl IntoIterator<Item = (ObjectName, WireId)>) -> Change {
         self.groups = Groups::after(&self.groups);
         self.table = Arc::default();
+        self.in_doubt = false;
         let endpoint = |(name, wire)| (name, Endpoint { wire, groups: Vec::new(), known: false });
         self.endpoints = endpoints.into_iter().map(endpoint).collect();
-        let mut change = Change::default();
+        let mut change = Change { whole: true, ..Change::default() };
         let mut all: Vec<ObjectName> = self.endpoints.keys().cloned().collect();
         self.write(cluster, &mut all, &mut change);
+        self.resolver.forget_all_but(&self.table);
+        self.fresh_rules = self.table.len();
         let addresses = cluster.pods().flat_map(|pod| cluster.addresses_of(pod));
         let mut lists = Lists::default();
         let members = addresses.map(|address| (address.into(), lists.of(cluster, &mut self.groups, address)));
@@ -77,22 +85,84 @@ impl LiveRules {
         change
     }
 
+    /// Follows from one reading of a cluster to its successor, and from the endpoints before to these. Where the difference
+    /// cannot be told, it begins anew.
+    pub fn follow(
+        &mut self,
+        before: &Cluster,
+        cluster: &Cluster,
+        endpoints: impl IntoIterator<Item = (ObjectName, WireId)>,
+    ) -> Change {
+        let Some(touched) = cluster.changes_since(before).filter(|_| !self.wants_start()) else {
+            return self.start(cluster, endpoints);
+        };
+        let mut change = Change::default();
+        let moved = self.move_endpoints(endpoints, &mut change);
+        self.continue_with(cluster, &touched, moved, change)
+    }
+
     /// Follows a change of the cluster that it has been told of from the start.
     pub fn update(&mut self, cluster: &Cluster, touched: &Touched) -> Change {
-        let (groups, named) = self.groups.count();
-        if groups > 2 * named + IDLE_GROUPS {
+        if self.wants_start() {
             let endpoints: Vec<_> =
                 self.endpoints.iter().map(|(name, endpoint)| (name.clone(), endpoint.wire)).collect();
             return self.start(cluster, endpoints);
         }
+        self.continue_with(cluster, touched, Vec::new(), Change::default())
+    }
+
+    /// What was told last was not published: the next word begins anew.
+    pub fn distrust(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Whether to begin anew: in doubt, or when most of what is kept is past.
+    fn wants_start(&self) -> bool {
+        let (groups, named) = self.groups.count();
+        self.in_doubt || groups > 2 * named + IDLE || self.table.len() > 2 * self.fresh_rules + IDLE
+    }
+
+    /// Takes over which endpoints there are and behind which wires; those whose rules are to be written.
+    fn move_endpoints(
+        &mut self,
+        endpoints: impl IntoIterator<Item = (ObjectName, WireId)>,
+        change: &mut Change,
+    ) -> Vec<ObjectName> {
+        let mut before = std::mem::take(&mut self.endpoints);
+        let mut moved = Vec::new();
+        for (name, wire) in endpoints {
+            let endpoint = match before.remove(&name) {
+                Some(endpoint) if endpoint.wire == wire => endpoint,
+                other => {
+                    moved.push(name.clone());
+                    before.extend(other.map(|endpoint| (name.clone(), endpoint)));
+                    Endpoint { wire, groups: Vec::new(), known: false }
+                }
+            };
+            self.endpoints.insert(name, endpoint);
+        }
+        for endpoint in before.into_values() {
+            endpoint.groups.into_iter().for_each(|group| self.groups.release(group));
+            Arc::make_mut(&mut self.table).forget(endpoint.wire);
+            change.gone.extend(endpoint.known.then_some(endpoint.wire));
+        }
+        moved
+    }
+
+    fn continue_with(
+        &mut self,
+        cluster: &Cluster,
+        touched: &Touched,
+        mut local: Vec<ObjectName>,
+        mut change: Change,
+    ) -> Change {
         let mut addresses = touched.addresses.clone();
         for namespace in &touched.namespaces {
             if self.groups.relabel_namespace(cluster, namespace) {
                 addresses.extend(cluster.pods_in(namespace).flat_map(|pod| cluster.addresses_of(pod)));
             }
         }
-        let mut change = Change::default();
-        let mut local = self.touched_endpoints(cluster, touched);
+        local.extend(self.touched_endpoints(cluster, touched));
         let mut done = BTreeMap::new();
         loop {
             let fresh = self.write(cluster, &mut local, &mut change);

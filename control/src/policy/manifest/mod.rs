@@ -200,7 +200,16 @@ pub struct Loaded {
 
 /// Loads everything that the paths mean; `-` is the standard input.
 pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Loaded, ManifestErrors> {
-    let mut loader = Loader::default();
+    load_into(Cluster::new(), paths)
+}
+
+/// Loads the paths once more, as a successor of what they meant before: [`Cluster::changes_since`] tells the difference.
+pub fn load_again<P: AsRef<Path>>(paths: &[P], before: &Cluster) -> Result<Loaded, ManifestErrors> {
+    load_into(before.successor(), paths)
+}
+
+fn load_into<P: AsRef<Path>>(cluster: Cluster, paths: &[P]) -> Result<Loaded, ManifestErrors> {
+    let mut loader = Loader { loaded: Loaded { cluster, ..Loaded::default() }, ..Loader::default() };
     for path in paths {
         let listing = files::list(path.as_ref());
         loader.loaded.warnings.extend(listing.warnings);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::sample::{Index, select};
 
-use super::super::compile::{Compiler, Scope};
+use super::super::compile::Compiler;
 use super::*;
 use crate::publish::Change;
 use crate::rules::GroupId;
@@ -100,6 +100,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
             wires,
             gone,
             members: members.into_iter().collect(),
+            ..Change::default()
         });
         prop::collection::vec(change, 1..12)
     })
@@ -128,11 +129,11 @@ proptest! {
         for mut change in changes {
             let before = world.clone();
             world.apply(&mut change);
-            let compiled = compiler.change(&change, Scope::Wires).unwrap();
+            let compiled = compiler.change(&change).unwrap();
             prop_assert_eq!(compiled.classifier.wires(), world.wires.keys().copied().collect::<Vec<_>>());
             let everything =
-                Change { wires: world.wires.values().cloned().collect(), gone: vec![], members: world.members.clone().into_iter().collect() };
-            let at_once = Compiler::new(1 << 20).change(&everything, Scope::All).unwrap().classifier;
+                Change { whole: true, wires: world.wires.values().cloned().collect(), members: world.members.clone().into_iter().collect(), ..Change::default() };
+            let at_once = Compiler::new(1 << 20).change(&everything).unwrap().classifier;
             let queries = queries(&world);
             for (&wire, changed) in compiled.classifier.wires().iter().zip(&compiled.changed) {
                 let (slot, fresh) = (compiled.classifier.slot(wire).unwrap(), at_once.slot(wire).unwrap());
@@ -169,9 +170,9 @@ fn an_address_that_moves_leaves_everything_else_alone() {
     let rules = |wire: u32| (0..4).map(|k| allow(Peers::Group(GroupId((wire + k * 13) % 64)), k)).collect();
     let wires = (0..50).map(|id| wire(id, chain_of(rules(id)), Policy::Open)).collect();
     let mut compiler = Compiler::new(1 << 20);
-    let first = compiler.change(&Change { wires, gone: vec![], members }, Scope::Wires).unwrap().classifier;
+    let first = compiler.change(&Change { wires, members, ..Change::default() }).unwrap().classifier;
     let moved = Change { members: vec![(pod(77), Arc::clone(&groups[5]))], ..Change::default() };
-    let second = compiler.change(&moved, Scope::Wires).unwrap();
+    let second = compiler.change(&moved).unwrap();
     let query = Query::new(pod(77), Protocol::TCP, 1);
     let allowed = |classifier: &Classifier| {
         (0..50)
