@@ -140,6 +140,14 @@ impl Frame {
         self.tail.as_ref().map_or(&[], |tail| &tail[..])
     }
 
+    /// Whether there is more to the frame than the bytes of one segment: a further one, a tag, segmentation, an unfinished
+    /// checksum.
+    #[inline(always)]
+    pub(crate) fn is_adorned(&self) -> bool {
+        let unfinished = matches!(self.checksum, Checksum::Partial { .. });
+        self.tail.is_some() | self.vlan.is_some() | self.gso.is_some() | unfinished
+    }
+
     /// All segments, the first apart.
     pub(crate) fn into_chunks(self) -> (Chunk, impl Iterator<Item = Chunk>) {
         (self.head, self.tail.into_iter().flat_map(|tail| *tail))

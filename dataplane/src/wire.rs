@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::classify::WireSlot;
 use crate::frame::{Burst, Checksum, Frame};
-use crate::guard::{Endpoint, Guard, Permissions};
+use crate::guard::{Endpoint, Guard, Permissions, Plain};
 use crate::packet::Direction;
 use crate::parse::Medium;
 use crate::port::{Capabilities, Pool, Port};
@@ -67,7 +67,7 @@ pub(crate) struct Standing {
     generation: Generation,
     /// `None` when the policy does not know the wire.
     pub(crate) slot: Option<WireSlot>,
-    epochs: [Epoch; 2],
+    pub(crate) epochs: [Epoch; 2],
 }
 
 impl Standing {
@@ -111,6 +111,8 @@ pub(crate) struct Wire {
     /// By the direction of the frames that the port receives: `[inside, outside]`.
     pub(crate) ends: [End; 2],
     pub(crate) guard: Guard,
+    /// The guard's short way.
+    pub(crate) plain: Plain,
     pub(crate) tracking: Tracking,
     pub(crate) standing: Standing,
     pub(crate) medium: Medium,
@@ -119,7 +121,7 @@ pub(crate) struct Wire {
     /// By direction.
     pub(crate) tallies: [Tally; 2],
     /// Frames on their way out, by direction.
-    pub(crate) out: [Burst; 2],
+    pub(crate) out: [Box<Burst>; 2],
     /// Index into the worker's pools.
     pub(crate) pool: usize,
 }
@@ -144,17 +146,19 @@ impl Wire {
             return Err((error, setup));
         }
         let medium = if both.ethernet { Medium::Ethernet } else { Medium::Ip };
+        let guard = Guard::new(setup.endpoint, setup.permissions);
         Ok(Wire {
             id: setup.id,
             ends: [setup.inside, setup.outside].map(|port| End { port, lost: false }),
-            guard: Guard::new(setup.endpoint, setup.permissions),
+            plain: guard.plain(),
+            guard,
             tracking: setup.tracking,
             standing: Standing::NONE,
             medium,
             both,
             stats: setup.stats,
             tallies: Default::default(),
-            out: [Burst::new(), Burst::new()],
+            out: Default::default(),
             pool,
         })
     }

@@ -1,4 +1,5 @@
-//! Frames in bursts of 64 meet the fates that they meet one by one: what is read ahead of a frame's turn decides nothing.
+//! Frames in bursts of 64 meet the fates that they meet one by one: what is read ahead of a frame's turn decides nothing. And
+//! they meet them where nobody traces, so that frames of known flows pass by the short way.
 
 mod support;
 
@@ -67,10 +68,10 @@ fn asking(policy: Policy) -> Policy {
     Policy::Chain(Arc::new(Chain { tiers: std::iter::once(ask).chain(chain.tiers.iter().cloned()).collect() }))
 }
 
-fn harness(tracking: Tracking) -> Harness {
+fn harness(tracking: Tracking, traces: bool) -> Harness {
     let mid_stream = MidStream::Until(Time(20_000_000_000));
     let config = FlowConfig { mid_stream, ..FlowConfig::default() };
-    Harness::with_tracking(Some(endpoint()), config, FLOWS, tracking)
+    Harness::traced(Some(endpoint()), config, FLOWS, tracking, traces)
 }
 
 /// Frames of one direction, as many as fit into a burst at most.
@@ -89,16 +90,15 @@ fn compare(seed: u64, tracking: Tracking) {
     let mut random = policies::Random(seed);
     let mut generator = Generator::new(seed);
     let mut waiting = [VecDeque::new(), VecDeque::new()];
-    let mut both = [harness(tracking), harness(tracking)];
+    let mut all = [true, true, false, false].map(|traces| harness(tracking, traces));
     let (mut forwarded, mut most) = (0, 0);
     for number in 0..RUNS {
         if number % 100 == 0 {
             let [egress, ingress] = [asking(random.policy()), asking(random.policy())];
-            both.iter().for_each(|harness| harness.policy(egress.clone(), ingress.clone()));
+            all.iter().for_each(|harness| harness.policy(egress.clone(), ingress.clone()));
         }
         let (direction, frames) = run(&mut generator, &mut waiting, random.next());
-        let chunk = [1, BURST];
-        for (harness, chunk) in both.iter_mut().zip(chunk) {
+        for (harness, chunk) in all.iter_mut().zip([1, BURST, 1, BURST]) {
             let link = [&harness.inside, &harness.outside][direction as usize].clone();
             for frames in frames.chunks(chunk) {
                 frames.iter().for_each(|frame| link.inject(frame.clone()));
@@ -106,8 +106,13 @@ fn compare(seed: u64, tracking: Tracking) {
                 assert_eq!(progress.frames, frames.len());
             }
         }
-        let [one_by_one, in_bursts] = both.each_ref().map(seen);
+        let [one_by_one, in_bursts, untraced @ ..] = all.each_ref().map(seen);
         assert_eq!(one_by_one, in_bursts, "seed {seed}, run {number}");
+        for mut untraced in untraced {
+            assert_eq!(untraced.traces, []);
+            untraced.traces.clone_from(&one_by_one.traces);
+            assert_eq!(one_by_one, untraced, "the short way, seed {seed}, run {number}");
+        }
         forwarded += one_by_one.out.iter().map(Vec::len).sum::<usize>();
         most = most.max(one_by_one.flows.len());
         for Question { ticket, tuple, .. } in one_by_one.questions {
@@ -116,10 +121,10 @@ fn compare(seed: u64, tracking: Tracking) {
                 1 => Finding::Deny,
                 _ => Finding::JudgeAs(tuple.reverse()),
             };
-            both.iter().for_each(|harness| harness.ask.answer(Answer { ticket, finding }));
+            all.iter().for_each(|harness| harness.ask.answer(Answer { ticket, finding }));
         }
         let time = Duration::from_millis(random.next() % 500);
-        both.iter_mut().for_each(|harness| harness.pass(time));
+        all.iter_mut().for_each(|harness| harness.pass(time));
     }
     assert!(forwarded > 5_000, "{forwarded} frames were forwarded");
     match tracking {

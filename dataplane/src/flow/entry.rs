@@ -264,6 +264,12 @@ impl FlowEntry {
         self.flags & FIN << origin as u8 != 0
     }
 
+    /// Whether any end sent FIN.
+    #[inline]
+    pub(super) fn is_closing(&self) -> bool {
+        self.flags & (FIN | FIN << 1) != 0
+    }
+
     pub(super) fn set_fin(&mut self, origin: Origin) {
         self.flags |= FIN << origin as u8;
     }

@@ -33,6 +33,7 @@ mod index;
 mod info;
 mod judged;
 mod key;
+mod known;
 mod region;
 mod sctp;
 mod state;
@@ -50,7 +51,8 @@ use hash::KeyedHash;
 pub(crate) use index::Index;
 pub use info::FlowInfo;
 pub use judged::JudgedPeer;
-pub use key::FlowKey;
+pub use key::{FlowKey, KeyWords};
+pub use known::Current;
 pub use region::FlowRegion;
 pub use state::FlowState;
 pub use sweep::Flush;
@@ -80,9 +82,19 @@ pub struct Crossing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowRef(pub(super) u32);
 
+impl FlowRef {
+    /// Beyond every table's last flow.
+    pub(crate) const NONE: FlowRef = FlowRef(u32::MAX);
+}
+
 /// The keyed hash of a [`FlowKey`], good for the table that made it ([`FlowTable::hash`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHash(pub(super) u64);
+
+impl FlowHash {
+    /// Of nothing in particular.
+    pub(crate) const ZERO: FlowHash = FlowHash(0);
+}
 
 /// Whose way a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,10 +3,11 @@
 use bytemuck::Zeroable;
 
 use super::evict::Shares;
+use super::known::second_after;
 use super::sweep::Sweep;
 use super::{
     Crossing, FlowDetail, FlowEntry, FlowHash, FlowInfo, FlowKey, FlowMut, FlowRef, FlowRegion, FlowState, FlowView,
-    Index, Judged, KeyedHash, Origin, Timeouts, judged, sctp, tcp,
+    Index, Judged, KeyWords, KeyedHash, Origin, Timeouts, judged, sctp, tcp,
 };
 use crate::address::Address;
 use crate::arch::prefetch::prefetch_slice;
@@ -400,7 +401,13 @@ impl FlowTable {
     /// The key's hash: computed once a frame, then used by all that follows.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> FlowHash {
-        FlowHash(self.hasher.hash(&key.words()))
+        self.hash_words(&key.words())
+    }
+
+    /// [`FlowTable::hash`] of a key that is in words already.
+    #[inline(always)]
+    pub fn hash_words(&self, words: &KeyWords) -> FlowHash {
+        FlowHash(self.hasher.hash(&words.0))
     }
 
     #[inline]
@@ -414,6 +421,12 @@ impl FlowTable {
     pub(super) fn refresh(&mut self, flow: FlowRef, now: Time) {
         let expires = self.expiry(self.entry(flow), now);
         self.entry_mut(flow).expires = expires;
+        self.note_expiry(expires);
+    }
+
+    /// Some flow is gone from this second on.
+    #[inline]
+    pub(super) fn note_expiry(&mut self, expires: u32) {
         self.sweep.earliest = self.sweep.earliest.min(expires);
         self.sweep.met = self.sweep.met.min(expires);
     }
@@ -421,8 +434,7 @@ impl FlowTable {
     /// The second from which a flow is gone if nothing comes after now. Rounded up: never early.
     #[inline]
     fn expiry(&self, entry: &FlowEntry, now: Time) -> u32 {
-        let seconds = u32::try_from(now.0.div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
-        seconds.saturating_add(self.config.timeouts.of(entry))
+        second_after(now).saturating_add(self.config.timeouts.of(entry))
     }
 
     /// Puts a flow on the lists of evictable ones, or takes it off, as its state has it.

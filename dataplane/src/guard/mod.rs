@@ -25,6 +25,7 @@
 //!
 //! A link-local address that is not derived from the MAC (RFC 7217) has to be listed in [`Endpoint::addresses`].
 
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,8 @@ use crate::packet::{
 };
 use crate::time::Time;
 use crate::verdict::DropReason;
+
+pub(crate) use plain::Plain;
 
 /// Who is inside of a wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,6 +127,11 @@ impl Guard {
             endpoint
         });
         Guard { endpoint, permissions, group_limit: permissions.group_rate.map(RateLimit::new) }
+    }
+
+    /// The short way for the frames that come most.
+    pub(crate) fn plain(&self) -> Plain {
+        Plain::new(self)
     }
 
     /// Decides what happens next with a frame.

@@ -171,6 +171,14 @@ fn transport(protocol: Protocol, bytes: &[u8], length: usize, into: &mut Transpo
 
 #[inline]
 fn tcp(bytes: &[u8], length: usize, into: &mut Transport) -> Option<()> {
+    *into = Transport::Tcp(segment(bytes, length)?);
+    Some(())
+}
+
+/// Reads a TCP segment of which `length` bytes were sent, of which `bytes` may be the beginning, or go on with padding.
+/// `None` is for [`super::parse_thoroughly`].
+#[inline(always)]
+pub(crate) fn segment(bytes: &[u8], length: usize) -> Option<TcpSegment> {
     let header: &[u8; TCP] = bytes.first_chunk()?;
     let header_length = usize::from(header[12] >> 4) * 4;
     if header_length > length {
@@ -183,7 +191,7 @@ fn tcp(bytes: &[u8], length: usize, into: &mut Transport) -> Option<()> {
         return None;
     }
     let options = tcp_options(options).ok()?;
-    *into = Transport::Tcp(TcpSegment {
+    Some(TcpSegment {
         source_port,
         destination_port,
         flags,
@@ -194,8 +202,7 @@ fn tcp(bytes: &[u8], length: usize, into: &mut Transport) -> Option<()> {
         window_scale: options.window_scale,
         sack_permitted: options.sack_permitted,
         sack: options.sack,
-    });
-    Some(())
+    })
 }
 
 #[inline]

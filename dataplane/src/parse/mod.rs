@@ -14,9 +14,11 @@
 //! SCTP, the packets that ICMP errors quote, neighbour discovery. Nothing here allocates or panics, for any bytes.
 //!
 //! Most frames are of a few shapes, which `common` reads at fixed offsets in a fraction of the time;
-//! [`parse_thoroughly`] reads everything else and is the definition of both.
+//! [`parse_thoroughly`] reads everything else and is the definition of both. Of a known flow's frame even less has to be
+//! read: `dissect`.
 
 mod common;
+mod dissect;
 mod icmp;
 mod ip;
 mod ipv4;
@@ -32,6 +34,9 @@ use crate::address::{Address, MacAddress};
 use crate::frame::{Frame, VlanTag};
 use crate::packet::{Arp, Link, Parsed, Payload};
 use crate::verdict::DropReason;
+
+pub(crate) use common::segment;
+pub(crate) use dissect::{Dissected, MAC, dissect, mac_word};
 
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

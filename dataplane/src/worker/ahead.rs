@@ -1,15 +1,19 @@
 //! Reading ahead: what a burst's frames need from memory is asked for before the first of them is judged, so that the
 //! waits overlap. Nothing is decided here. A frame may open the flow that the next one of its burst belongs to, so that
 //! flows are found only when it is a frame's turn; by then they are in the cache.
+//!
+//! Of the frames that come most a [`Glance`] is enough: if their flow is known they pass by it. All others are read whole, at
+//! once or when their flow turns out to be new.
 
 use crate::address::Address;
 use crate::arch::prefetch::prefetch_slice;
-use crate::flow::{FlowHash, FlowKey, FlowTable};
+use crate::flow::{FlowHash, FlowKey, FlowRef, FlowTable, KeyWords};
 use crate::frame::Frame;
 use crate::packet::{Direction, Link, Packet, Parsed, Payload, Protocol, Tuple};
-use crate::parse::{Medium, parse_into};
+use crate::parse::{Medium, dissect, parse_into};
 use crate::rules::WireId;
 use crate::verdict::DropReason;
+use crate::wire::{Tracking, Wire};
 
 /// How many frames are read ahead: enough to hide the way to memory, and what is kept of them fits into half of an L1
 /// cache.
@@ -47,7 +51,6 @@ impl Read {
         read
     }
 
-    #[inline]
     fn fill(&mut self, frame: &Frame, medium: Medium, wire: WireId, direction: Direction, flows: &FlowTable) {
         self.reason = parse_into(frame, medium, &mut self.parsed).err();
         if self.reason.is_none()
@@ -56,6 +59,12 @@ impl Read {
             self.lookup = Lookup::new(&packet.tuple(), wire, direction, flows);
             flows.prefetch_index(self.lookup.hash);
         }
+    }
+
+    /// Reads a frame of which there was a glance.
+    pub(super) fn complete(&mut self, frame: &Frame, glance: &Glance) {
+        self.reason = parse_into(frame, Medium::Ethernet, &mut self.parsed).err();
+        self.lookup = Lookup { key: glance.words.key(), hash: glance.hash };
     }
 
     /// The frame's headers, or the reason to drop it.
@@ -95,39 +104,126 @@ impl Lookup {
     }
 }
 
-/// Places for the frames that are read ahead.
-pub(super) struct Ahead(Box<[Read]>);
+/// What a frame of a known flow is recognised by, one cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Glance {
+    pub(super) words: KeyWords,
+    pub(super) hash: FlowHash,
+    /// The flow that this is, or nearly always is, if it is known.
+    pub(super) candidate: FlowRef,
+    /// Bytes of transport header and payload.
+    pub(super) transport_length: u16,
+    /// Where the transport header begins.
+    pub(super) transport_offset: u8,
+    pub(super) kind: Kind,
+}
+
+const _: () = assert!(size_of::<Glance>() == 64);
+
+/// What a glance shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Nothing: the frame has been read whole, and the rest of the glance means nothing.
+    Unseen,
+    /// UDP that the guard lets on to be judged.
+    Datagram,
+    /// The same of TCP.
+    Segment,
+}
+
+impl Glance {
+    const BLANK: Glance = Glance {
+        words: KeyWords::ZERO,
+        hash: FlowHash::ZERO,
+        candidate: FlowRef::NONE,
+        transport_length: 0,
+        transport_offset: 0,
+        kind: Kind::Unseen,
+    };
+
+    /// Looks at a frame, if a glance at it may be enough. What is not in the bytes of its one segment is not looked at.
+    #[inline(always)]
+    fn at(frame: &Frame, wire: &Wire, direction: Direction, flows: &FlowTable) -> Option<Glance> {
+        if frame.is_adorned() {
+            return None;
+        }
+        let bytes = frame.bytes();
+        let dissected = dissect(bytes, bytes.len())?;
+        if !wire.plain.admits(direction, &dissected) || bytes.len() > wire.both.max_frame {
+            return None;
+        }
+        let words = KeyWords::of(wire.id, direction, &dissected);
+        let hash = flows.hash_words(&words);
+        flows.prefetch_index(hash);
+        Some(Glance {
+            words,
+            hash,
+            candidate: FlowRef::NONE,
+            transport_length: dissected.transport_length,
+            transport_offset: dissected.transport_offset,
+            kind: if dissected.protocol == Protocol::TCP { Kind::Segment } else { Kind::Datagram },
+        })
+    }
+
+    /// The flow's protocol.
+    #[inline]
+    fn protocol(&self) -> Protocol {
+        if self.kind == Kind::Segment { Protocol::TCP } else { Protocol::UDP }
+    }
+}
+
+/// Places for the frames that are read ahead: of each a glance, or the whole.
+pub(super) struct Ahead {
+    glances: Box<[Glance]>,
+    reads: Box<[Read]>,
+}
 
 impl Ahead {
     pub(super) fn new(flows: &FlowTable) -> Ahead {
-        Ahead((0..AHEAD).map(|_| Read::blank(flows)).collect())
+        Ahead {
+            glances: (0..AHEAD).map(|_| Glance::BLANK).collect(),
+            reads: (0..AHEAD).map(|_| Read::blank(flows)).collect(),
+        }
     }
 
-    /// Reads the frames, [`AHEAD`] at most, and asks for the memory of their flows.
+    /// Reads the frames, [`AHEAD`] at most, and asks for the memory of their flows. With `whole`, a glance at a frame is
+    /// never enough.
     #[inline]
     pub(super) fn read(
         &mut self,
         frames: &[Frame],
-        medium: Medium,
-        wire: WireId,
+        wire: &Wire,
         direction: Direction,
         flows: &FlowTable,
-    ) -> &[Read] {
+        whole: bool,
+    ) -> (&[Glance], &mut [Read]) {
+        let count = frames.len().min(AHEAD);
+        let frames = &frames[..count];
+        let (glances, reads) = (&mut self.glances[..count], &mut self.reads[..count]);
         for frame in frames.iter().take(HEADERS_AHEAD) {
             prefetch_slice(frame.bytes(), 0);
         }
-        for (index, (read, frame)) in self.0.iter_mut().zip(frames).enumerate() {
+        let may_glance = !whole && wire.tracking == Tracking::Stateful && wire.medium == Medium::Ethernet;
+        for (index, frame) in frames.iter().enumerate() {
             if let Some(later) = frames.get(index + HEADERS_AHEAD) {
                 prefetch_slice(later.bytes(), 0);
             }
-            read.fill(frame, medium, wire, direction, flows);
+            if may_glance && let Some(glance) = Glance::at(frame, wire, direction, flows) {
+                glances[index] = glance;
+            } else {
+                glances[index].kind = Kind::Unseen;
+                reads[index].fill(frame, wire.medium, wire.id, direction, flows);
+            }
         }
-        let reads = &self.0[..frames.len().min(AHEAD)];
-        for read in reads {
-            if read.packet().is_some() {
+        for (glance, read) in glances.iter_mut().zip(&*reads) {
+            if glance.kind != Kind::Unseen {
+                glance.candidate = flows.candidate(glance.hash, glance.protocol()).unwrap_or(FlowRef::NONE);
+            } else if read.packet().is_some() {
                 flows.prefetch_entry(read.lookup.hash);
             }
         }
-        reads
+        (glances, reads)
     }
 }

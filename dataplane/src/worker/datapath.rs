@@ -3,20 +3,37 @@
 use std::io;
 
 use super::act::Judged;
-use super::ahead::{Ahead, Read};
+use super::ahead::{Ahead, Glance, Kind, Read};
 use super::journey::{Fate, Journey, Report, Resumed};
 use super::parking::{Answer, Parking};
 use crate::event::{Event, Outbox, Trace};
-use crate::flow::{Crossing, FlowTable};
+use crate::flow::{Crossing, Current, FlowTable};
 use crate::fragment::{DatagramRef, FragmentTable, Held};
 use crate::frame::{Burst, Frame};
 use crate::packet::Direction;
+use crate::parse::segment;
 use crate::port::Pool;
 use crate::publish::{PolicyReader, Snapshot};
 use crate::rules::WireId;
 use crate::time::Time;
 use crate::verdict::DropReason;
 use crate::wire::Wire;
+
+/// Lets a frame pass if it is of a known flow that it leaves as it is.
+#[inline(always)]
+fn pass(flows: &mut FlowTable, current: &Current, frame: &Frame, glance: &Glance) -> bool {
+    let bytes = frame.bytes();
+    let length = bytes.len() as u32;
+    match glance.kind {
+        Kind::Unseen => false,
+        Kind::Datagram => flows.pass_datagram(glance.candidate, &glance.words, current, length),
+        Kind::Segment => {
+            let header = bytes.get(usize::from(glance.transport_offset)..).unwrap_or_default();
+            segment(header, glance.transport_length.into())
+                .is_some_and(|read| flows.pass_segment(glance.candidate, &glance.words, current, length, &read))
+        }
+    }
+}
 
 /// The wires and what they share.
 pub(super) struct Datapath {
@@ -60,16 +77,81 @@ impl Datapath {
     }
 
     /// All frames of a burst, in order, as if they had come one by one.
-    pub(super) fn judge_burst(&mut self, turn: &Turn<'_>, burst: &mut Burst, ahead: &mut Ahead) {
+    ///
+    /// A frame is large beside what is done with it: as long as all are of known flows they stay where they are, and leave with
+    /// the burst that they came in.
+    pub(super) fn judge_burst(&mut self, turn: &Turn<'_>, burst: &mut Box<Burst>, ahead: &mut Ahead) {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         wire.stand_in(turn.policy);
-        let (id, medium) = (wire.id, wire.medium);
-        while !burst.is_empty() {
-            let reads = ahead.read(burst, medium, id, turn.direction, &self.flows);
-            for (frame, read) in burst.drain(..reads.len()).zip(reads) {
-                self.judge(turn, frame, read, None);
+        // How many frames at the front of the burst are on their way out.
+        let mut passed = 0;
+        while passed < burst.len() {
+            let Some(Some(wire)) = self.wires.get(turn.at) else { return };
+            let whole = self.trace.is_some() || wire.standing.slot.is_none();
+            let (glances, reads) = ahead.read(&burst[passed..], wire, turn.direction, &self.flows, whole);
+            let known = self.pass_known(turn, &burst[passed..], glances);
+            passed += known;
+            if known == glances.len() {
+                continue;
+            }
+            self.push_out(turn, burst.drain(..passed));
+            passed = 0;
+            let (glances, reads) = (&glances[known..], &mut reads[known..]);
+            for ((frame, glance), read) in burst.drain(..glances.len()).zip(glances).zip(reads) {
+                self.judge_glanced(turn, frame, glance, read);
             }
         }
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
+        let out = &mut wire.out[turn.direction as usize];
+        if out.is_empty() {
+            std::mem::swap(out, burst);
+        } else {
+            self.push_out(turn, burst.drain(..));
+        }
+    }
+
+    /// Lets frames from the front of a burst pass as long as they are of known flows, and says how many did.
+    #[inline]
+    fn pass_known(&mut self, turn: &Turn<'_>, frames: &[Frame], glances: &[Glance]) -> usize {
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return 0 };
+        let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
+        let (mut passed, mut bytes) = (0, 0);
+        for (frame, glance) in frames.iter().zip(glances) {
+            if !pass(&mut self.flows, &current, frame, glance) {
+                break;
+            }
+            passed += 1;
+            bytes += frame.bytes().len() as u64;
+        }
+        let tally = &mut wire.tallies[turn.direction as usize];
+        tally.forwarded += passed as u64;
+        tally.forwarded_segments += passed as u64;
+        tally.forwarded_bytes += bytes;
+        passed
+    }
+
+    /// Frames that pass, to be sent with what waits on the wire.
+    fn push_out(&mut self, turn: &Turn<'_>, frames: impl Iterator<Item = Frame>) {
+        let Some(Some(mut wire)) = self.wires.get_mut(turn.at).map(Option::as_mut) else { return };
+        for frame in frames {
+            wire.out[turn.direction as usize].push(frame);
+            if wire.out[turn.direction as usize].is_full() {
+                self.flush(turn.at, turn.now);
+                let Some(Some(again)) = self.wires.get_mut(turn.at) else { return };
+                wire = again;
+            }
+        }
+    }
+
+    /// One frame of a burst in which not all are of known flows.
+    fn judge_glanced(&mut self, turn: &Turn<'_>, frame: Frame, glance: &Glance, read: &mut Read) {
+        if glance.kind != Kind::Unseen {
+            if self.pass_known(turn, std::slice::from_ref(&frame), std::slice::from_ref(glance)) == 1 {
+                return self.push_out(turn, std::iter::once(frame));
+            }
+            read.complete(&frame, glance);
+        }
+        self.judge(turn, frame, read, None);
     }
 
     /// One frame, read already, to `act`, and the fragments that waited for it.

@@ -103,6 +103,17 @@ impl Harness {
         flows: usize,
         tracking: Tracking,
     ) -> Harness {
+        Harness::traced(endpoint, config, flows, tracking, true)
+    }
+
+    /// The same, with or without a trace of every frame's fate.
+    pub(crate) fn traced(
+        endpoint: Option<Endpoint>,
+        config: FlowConfig,
+        flows: usize,
+        tracking: Tracking,
+        traces: bool,
+    ) -> Harness {
         let publisher = Publisher::new();
         let (events, trace, ask) = (Outbox::new(4096), Outbox::new(4096), AskQueues::default());
         let mut worker = Worker::new(WorkerConfig {
@@ -112,7 +123,7 @@ impl Harness {
             policy: publisher.reader(),
             pool: Pool::new(1024, Pool::SUPER_FRAME),
             events: events.clone(),
-            trace: Some(trace.clone()),
+            trace: traces.then(|| trace.clone()),
             ask: ask.clone(),
         });
         let (inside_port, inside) = MemoryPort::new("inside");

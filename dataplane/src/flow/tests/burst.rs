@@ -86,7 +86,7 @@ fn tuples_in_a_row_spread_as_chance_has_it() {
                 source_port: 1024 + (number & 0xff) as u16,
                 destination_port: 53,
             };
-            let hash = hash.hash(&FlowKey::new(WireId(1), Direction::Egress, &tuple).words());
+            let hash = hash.hash(&FlowKey::new(WireId(1), Direction::Egress, &tuple).words().0);
             filled[0].insert(hash >> 48);
             filled[1].insert(hash & 0xffff);
         }
