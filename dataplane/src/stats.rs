@@ -46,6 +46,8 @@ pub struct DirectionStats {
     pub classified: Counter,
     /// Flows that were judged again because their policy epoch was older than the wire's.
     pub rejudged: Counter,
+    /// Frames that were handed to the worker that owns their flow, which is not the one whose queue they came by.
+    pub handed_over: Counter,
     dropped: Box<[Counter]>,
 }
 
@@ -58,6 +60,7 @@ impl Default for DirectionStats {
             forwarded_bytes: Counter::default(),
             classified: Counter::default(),
             rejudged: Counter::default(),
+            handed_over: Counter::default(),
             dropped: DropReason::ALL.iter().map(|_| Counter::default()).collect(),
         }
     }

@@ -108,6 +108,7 @@ drop_reasons! {
     AskTimeout => "ask_timeout", "Control did not answer in time.";
     AskQueueFull => "ask_queue_full", "Too many packets wait for an answer of control.";
     // Ports.
+    HandOffFull => "hand_off_full", "The worker that owns the flow has as many frames of this queue as it may, and is too slow to judge more.";
     PortOverflow => "port_overflow", "The other end of the wire had no room.";
     PortUnavailable => "port_unavailable", "The other end of the wire is gone.";
     FrameTooLong => "frame_too_long", "The frame is longer than the other end of the wire can carry.";

@@ -14,6 +14,7 @@ use crate::rules::{Epoch, WireId};
 use crate::stats::{DirectionStats, WireStats};
 use crate::time::Time;
 use crate::verdict::DropReason;
+use crate::worker::HandOff;
 
 /// How often a full device is asked again before its frames are dropped as [`DropReason::PortOverflow`].
 const SEND_ATTEMPTS: usize = 3;
@@ -92,16 +93,19 @@ pub(crate) struct Tally {
     pub(crate) forwarded_bytes: u64,
     pub(crate) classified: u64,
     pub(crate) rejudged: u64,
+    pub(crate) handed_over: u64,
 }
 
 impl Tally {
     fn settle(&mut self, stats: &DirectionStats) {
-        let Tally { forwarded, forwarded_segments, forwarded_bytes, classified, rejudged } = std::mem::take(self);
+        let Tally { forwarded, forwarded_segments, forwarded_bytes, classified, rejudged, handed_over } =
+            std::mem::take(self);
         stats.forwarded.add(forwarded);
         stats.forwarded_segments.add(forwarded_segments);
         stats.forwarded_bytes.add(forwarded_bytes);
         stats.classified.add(classified);
         stats.rejudged.add(rejudged);
+        stats.handed_over.add(handed_over);
     }
 }
 
@@ -124,6 +128,8 @@ pub(crate) struct Wire {
     pub(crate) out: [Box<Burst>; 2],
     /// Index into the worker's pools.
     pub(crate) pool: usize,
+    /// What joins it to the wire's other lanes, if it has several.
+    pub(crate) hand_off: Option<Box<HandOff>>,
 }
 
 impl Wire {
@@ -160,6 +166,7 @@ impl Wire {
             tallies: Default::default(),
             out: Default::default(),
             pool,
+            hand_off: None,
         })
     }
 
@@ -177,6 +184,18 @@ impl Wire {
     pub(crate) fn settle(&mut self) {
         for direction in Direction::BOTH {
             self.tallies[direction as usize].settle(self.stats.direction(direction));
+        }
+    }
+
+    /// Gives the memory of a frame that was dropped back: to its own lane, if that is another one.
+    #[inline]
+    pub(crate) fn release(&mut self, frame: Frame, direction: Direction, pool: &mut Pool) {
+        let own = match &mut self.hand_off {
+            None => Some(frame),
+            Some(hand_off) => hand_off.refuse(frame, direction),
+        };
+        if let Some(frame) = own {
+            pool.release(frame);
         }
     }
 

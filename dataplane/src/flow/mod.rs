@@ -94,6 +94,13 @@ pub struct FlowHash(pub(super) u64);
 impl FlowHash {
     /// Of nothing in particular.
     pub(crate) const ZERO: FlowHash = FlowHash(0);
+
+    /// Which of so many parts the flow falls into. Bits that the table looks at are as even within a part as over all.
+    #[inline]
+    pub fn part(self, parts: usize) -> usize {
+        let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        ((mixed * parts as u64) >> 32) as usize
+    }
 }
 
 /// Whose way a frame goes.

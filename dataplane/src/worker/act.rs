@@ -12,6 +12,7 @@ use crate::verdict::{DropReason, Verdict};
 
 use super::Question;
 use super::datapath::Datapath;
+use super::handoff::Outcome;
 use super::journey::{Fate, Report};
 
 /// A frame whose fate is known.
@@ -32,6 +33,10 @@ impl Datapath {
         let settled = match judged.fate {
             Fate::Forward => Ok(frame),
             Fate::Drop(reason) => Err((frame, reason)),
+            Fate::HandOver(owner) => match self.hand_over(at, owner, frame, judged) {
+                Ok(()) => return,
+                Err(refused) => Err(refused),
+            },
             Fate::Hold(_) | Fate::Ask(_) => match self.wait(judged, frame) {
                 Ok(()) => return,
                 Err(refused) => Err(refused),
@@ -64,17 +69,37 @@ impl Datapath {
         if let Some(trace) = &self.trace {
             trace.post(trace_of(&frame, judged, Verdict::Forward));
         }
-        let direction = judged.crossing.direction;
+        let Crossing { direction, length, now, .. } = judged.crossing;
+        let headers = judged.report.packet.map_or(0, Packet::header_length);
+        let own =
+            if wire.hand_off.is_none() { Some(frame) } else { self.keep_own(at, frame, judged, Outcome::Forward) };
+        if let Some(frame) = own {
+            self.leave(at, frame, direction, length, headers, now);
+        }
+    }
+
+    /// Puts a frame of this worker's memory on its way out. `headers` is their length, of a super-frame.
+    #[inline]
+    pub(super) fn leave(
+        &mut self,
+        at: usize,
+        frame: Frame,
+        direction: Direction,
+        length: u32,
+        headers: usize,
+        now: Time,
+    ) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
         let tally = &mut wire.tallies[direction as usize];
         tally.forwarded += 1;
         tally.forwarded_segments += match frame.gso {
             None => 1,
-            Some(_) => frame.wire_packets(judged.report.packet.map_or(0, Packet::header_length)),
+            Some(_) => frame.wire_packets(headers),
         };
-        tally.forwarded_bytes += u64::from(judged.crossing.length);
+        tally.forwarded_bytes += u64::from(length);
         wire.out[direction as usize].push(frame);
         if wire.out[direction as usize].is_full() {
-            self.flush(at, judged.crossing.now);
+            self.flush(at, now);
         }
     }
 
@@ -90,7 +115,18 @@ impl Datapath {
         let dropped = Dropped { at: now, wire: wire.id, direction, judged, reason, tuple, rule, generation, length };
         self.events.post(Event::Dropped(dropped));
         if let Some(pool) = &mut self.pools[wire.pool] {
-            pool.release(frame);
+            wire.release(frame, direction, pool);
+        }
+    }
+
+    /// Lets the other lanes see what the last frames brought for them.
+    pub(super) fn publish_lanes(&mut self) {
+        for &at in &self.lanes {
+            if let Some(Some(wire)) = self.wires.get_mut(at)
+                && let Some(hand_off) = &mut wire.hand_off
+            {
+                hand_off.publish();
+            }
         }
     }
 
@@ -113,6 +149,9 @@ impl Datapath {
     pub(super) fn flush(&mut self, at: usize, now: Time) {
         let Some(Some(wire)) = self.wires.get_mut(at) else { return };
         wire.settle();
+        if let Some(hand_off) = &mut wire.hand_off {
+            hand_off.publish();
+        }
         let Some(pool) = &mut self.pools[wire.pool] else { return };
         for direction in Direction::BOTH {
             if wire.out[direction as usize].is_empty() {

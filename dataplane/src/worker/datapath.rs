@@ -38,6 +38,8 @@ fn pass(flows: &mut FlowTable, current: &Current, frame: &Frame, glance: &Glance
 /// The wires and what they share.
 pub(super) struct Datapath {
     pub(super) wires: Vec<Option<Wire>>,
+    /// The places of wires that other workers have lanes of.
+    pub(super) lanes: Vec<usize>,
     pub(super) pools: Vec<Option<Pool>>,
     pub(super) flows: FlowTable,
     pub(super) fragments: FragmentTable,
@@ -184,17 +186,17 @@ impl Datapath {
     fn release_held(&mut self, turn: &Turn<'_>, datagram: DatagramRef) {
         while let Some((held, tuple)) = self.fragments.next_held(datagram) {
             let turn = Turn { direction: held.direction, ..*turn };
-            self.judge_waiting(&turn, held.frame, &Resumed { tuple, finding: None });
+            self.judge_waiting(&turn, held.frame, Some(&Resumed { tuple, finding: None }));
         }
     }
 
     /// A frame that has waited goes on from where it was.
     #[cold]
-    fn judge_waiting(&mut self, turn: &Turn<'_>, frame: Frame, resumed: &Resumed) {
+    pub(super) fn judge_waiting(&mut self, turn: &Turn<'_>, frame: Frame, resumed: Option<&Resumed>) {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         wire.stand_in(turn.policy);
         let read = Read::new(&frame, wire.medium, wire.id, turn.direction, &self.flows);
-        self.judge(turn, frame, &read, Some(resumed));
+        self.judge(turn, frame, &read, resumed);
     }
 
     /// Frames whose question has been answered go on.
@@ -207,7 +209,7 @@ impl Datapath {
                     Some(at) => {
                         let turn = Turn { at, direction: parked.direction, policy: policy.load(), now };
                         let resumed = Resumed { tuple: parked.tuple, finding: Some(finding) };
-                        self.judge_waiting(&turn, parked.frame, &resumed);
+                        self.judge_waiting(&turn, parked.frame, Some(&resumed));
                         self.flush(at, now);
                     }
                     None => drop(parked),

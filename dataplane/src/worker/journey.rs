@@ -24,6 +24,8 @@ pub(super) enum Fate {
     Ask(u16),
     /// It waits for the first fragment of its datagram.
     Hold(DatagramRef),
+    /// It belongs to the worker of this lane.
+    HandOver(u16),
 }
 
 /// What was learnt on the way, for the log and the trace.
@@ -97,6 +99,11 @@ impl Journey<'_, '_> {
         let (Passage::Judge, Payload::Ip(packet)) = (self.guard(parsed)?, &parsed.payload) else {
             return Ok(Fate::Forward);
         };
+        if self.wire.hand_off.is_some()
+            && let Some(elsewhere) = self.fragments_elsewhere(frame, packet)
+        {
+            return Ok(elsewhere);
+        }
         let of_first;
         let lookup = match self.fragment(packet)? {
             Admission::Whole => read.lookup(),
@@ -113,6 +120,11 @@ impl Journey<'_, '_> {
         };
         if self.wire.tracking == Tracking::Off {
             return self.untracked(packet, lookup);
+        }
+        if self.wire.hand_off.is_some()
+            && let Some(elsewhere) = self.flow_elsewhere(packet, lookup)
+        {
+            return Ok(elsewhere);
         }
         if let Transport::Icmp(icmp) = packet.transport {
             match icmp.message {

@@ -20,10 +20,13 @@ use crate::wire::{Wire, WireSetup};
 mod act;
 mod ahead;
 mod datapath;
+mod handoff;
 mod journey;
+mod lane;
 mod parking;
 mod thread;
 
+pub use handoff::{ClosedLane, Doorbell, HandOff, settle};
 pub use parking::{ASK_TIMEOUT, Answer, AskQueues, Finding, PARKED_PER_FLOW, PARKING_SPACES, Question};
 pub use thread::{Pinning, WorkerHandle, spawn};
 
@@ -63,6 +66,10 @@ pub enum Command {
     Attach(Box<WireSetup>, Sender<std::io::Result<()>>),
     /// Give up this wire: its ports are closed and its flows forgotten. Answers whether there was one.
     Detach(WireId, Sender<bool>),
+    /// Take over this lane of a wire, joined to the other lanes by this. Answers as [`Command::Attach`].
+    AttachLane(Box<WireSetup>, Box<HandOff>, Sender<std::io::Result<()>>),
+    /// Give up this wire's lane. Answers with what is left of it, for [`settle`].
+    DetachLane(WireId, Sender<Option<ClosedLane>>),
     /// Make what the ports count visible in [`crate::stats::WireStats`]; some ask the kernel for it.
     CountPorts(Sender<()>),
     /// List all live flows.
@@ -99,6 +106,7 @@ impl Worker {
             ahead: Ahead::new(&config.flows),
             path: Datapath {
                 wires: Vec::new(),
+                lanes: Vec::new(),
                 pools: vec![Some(config.pool)],
                 flows: config.flows,
                 fragments: config.fragments,
@@ -129,31 +137,37 @@ impl Worker {
 
     /// Gives a wire up: parked and held frames are released, its flows forgotten, its ports closed.
     pub fn detach(&mut self, id: WireId) -> bool {
-        let Some(at) = self.place_of(id) else { return false };
+        self.close_wire(id).is_some()
+    }
+
+    /// What is left is of a lane only.
+    fn close_wire(&mut self, id: WireId) -> Option<Option<ClosedLane>> {
+        let at = self.place_of(id)?;
         // While the wire is still there, its waiting fragments are dropped with their reason.
         self.path.fragments.clear_wire(id);
         self.path.time_out(&mut self.policy, Time::ZERO);
-        let Some(mut wire) = self.path.wires[at].take() else { return false };
+        let mut wire = self.path.wires[at].take()?;
+        self.path.lanes.retain(|&lane| lane != at);
         if let Some(pool) = &mut self.path.pools[wire.pool] {
             while let Some(parked) = self.path.parking.of_wire(id) {
-                pool.release(parked.frame);
+                wire.release(parked.frame, parked.direction, pool);
             }
         }
         self.flush_flows(Flush::wire(id));
         let [inside, outside] = &mut wire.ends;
-        self.close_ports(wire.pool, [&mut inside.port, &mut outside.port]);
-        true
+        let pool = self.close_ports(wire.pool, [&mut inside.port, &mut outside.port]);
+        let hand_off = wire.hand_off.take();
+        Some(pool.zip(hand_off).map(|(pool, hand_off)| ClosedLane { pool, hand_off }))
     }
 
-    fn close_ports(&mut self, pool: usize, ports: [&mut Box<dyn crate::port::Port>; 2]) {
+    /// The memory comes back if it was the ports' own.
+    fn close_ports(&mut self, pool: usize, ports: [&mut Box<dyn crate::port::Port>; 2]) -> Option<Pool> {
         if let Some(memory) = &mut self.path.pools[pool] {
             for port in ports {
                 port.close(memory);
             }
         }
-        if pool != 0 {
-            self.path.pools[pool] = None;
-        }
+        if pool == 0 { None } else { self.path.pools[pool].take() }
     }
 
     pub(crate) fn place_of(&self, id: WireId) -> Option<usize> {
@@ -189,7 +203,9 @@ impl Worker {
 
     /// What is due beside frames: answers of control, timeouts, expiry.
     pub fn housekeeping(&mut self, now: Time) -> Progress {
-        let frames = self.path.resume(&mut self.policy, now) + self.path.time_out(&mut self.policy, now);
+        let frames =
+            self.collect(now) + self.path.resume(&mut self.policy, now) + self.path.time_out(&mut self.policy, now);
+        self.path.publish_lanes();
         if self.path.flows.expire(EXPIRE_BUDGET, now) > 0 {
             self.path.count_flows();
         }

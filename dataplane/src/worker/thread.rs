@@ -10,15 +10,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::frame::BURST;
 use crate::packet::Direction;
+use crate::rules::WireId;
 use crate::time::Time;
 use crate::wire::WireSetup;
-use crate::worker::{Command, Worker, WorkerConfig};
+use crate::worker::{Command, Doorbell, HandOff, Worker, WorkerConfig};
 
 /// Rounds over ports that filled their bursts before the kernel is asked about the others.
 const BUSY_ROUNDS: u32 = 4;
@@ -45,7 +46,7 @@ pub enum Pinning {
 #[derive(Debug)]
 pub struct WorkerHandle {
     commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    doorbell: Arc<Doorbell>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,13 +60,18 @@ impl WorkerHandle {
 
     /// Wakes the worker if it sleeps.
     pub fn wake(&self) {
-        wake(&self.wake);
+        self.doorbell.ring();
+    }
+
+    /// What wakes the worker, for those that share a wire with it.
+    pub fn doorbell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.doorbell)
     }
 
     /// A function that wakes the worker, for whoever answers its questions or publishes policy.
     pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
-        let descriptor = self.wake.clone();
-        move || wake(&descriptor)
+        let doorbell = self.doorbell();
+        move || doorbell.ring()
     }
 
     /// Whether the thread still runs.
@@ -91,22 +97,17 @@ impl Drop for WorkerHandle {
     }
 }
 
-fn wake(descriptor: &OwnedFd) {
-    // The counter can only overflow when the worker has not read it for 2^64 wake-ups: it is awake, then.
-    let _full = rustix::io::write(descriptor, &1u64.to_ne_bytes());
-}
-
 /// Starts a worker on a thread of its own.
 ///
 /// # Errors
 /// When the system refuses a descriptor or a thread, or the CPU does not exist.
 pub fn spawn(config: WorkerConfig, pinning: Pinning) -> io::Result<WorkerHandle> {
     let (commands, receiver) = unbounded();
-    let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+    let doorbell = Arc::new(Doorbell::new()?);
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&poller, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+    epoll::add(&poller, doorbell.descriptor(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
     let (ready_sender, ready) = crossbeam::channel::bounded(1);
-    let descriptor = wake.clone();
+    let own = Arc::clone(&doorbell);
     let thread = std::thread::Builder::new().name(format!("worker-{}", config.id)).spawn(move || {
         let pinned = pin(pinning);
         let failed = pinned.is_err();
@@ -114,10 +115,10 @@ pub fn spawn(config: WorkerConfig, pinning: Pinning) -> io::Result<WorkerHandle>
             return;
         }
         let worker = Worker::new(config);
-        Thread { worker, poller, wake: descriptor, commands: receiver, polled: Vec::new(), busy: Vec::new() }.run();
+        Thread { worker, poller, doorbell: own, commands: receiver, polled: Vec::new(), busy: Vec::new() }.run();
     })?;
     ready.recv().unwrap_or_else(|_| Err(io::Error::other("the worker's thread died at its start")))?;
-    Ok(WorkerHandle { commands, wake, thread: Some(thread) })
+    Ok(WorkerHandle { commands, doorbell, thread: Some(thread) })
 }
 
 fn pin(pinning: Pinning) -> io::Result<()> {
@@ -139,7 +140,7 @@ fn now() -> Time {
 struct Thread {
     worker: Worker,
     poller: OwnedFd,
-    wake: Arc<OwnedFd>,
+    doorbell: Arc<Doorbell>,
     commands: Receiver<Command>,
     /// Ports without a descriptor to wait on.
     polled: Vec<(usize, Direction)>,
@@ -166,10 +167,11 @@ impl Thread {
             rounds = 0;
             idle = if frames > 0 { 0 } else { idle + 1 };
             let sleep = if idle <= IDLE_ROUNDS { Some(Duration::ZERO) } else { self.sleep_time() };
-            if sleep != Some(Duration::ZERO) {
-                self.worker.park();
+            if sleep == Some(Duration::ZERO) {
+                self.wait(&mut ready, sleep);
+            } else {
+                self.sleep(&mut ready, sleep);
             }
-            self.wait(&mut ready, sleep);
         }
     }
 
@@ -193,7 +195,7 @@ impl Thread {
             if mark == WAKE {
                 let mut counter = [0; 8];
                 // Reading only resets the counter; that it was reset already does no harm.
-                let _already = rustix::io::read(&self.wake, &mut counter);
+                let _already = rustix::io::read(self.doorbell.descriptor(), &mut counter);
                 continue;
             }
             let port = unmark(mark);
@@ -229,6 +231,18 @@ impl Thread {
         if self.polled.is_empty() { due } else { Some(due.unwrap_or(POLLED_SLEEP).min(POLLED_SLEEP)) }
     }
 
+    /// Waits without a policy. Who shares a wire wakes it when there is something on a ring, not only at a port.
+    fn sleep(&mut self, ready: &mut Vec<epoll::Event>, sleep: Option<Duration>) {
+        self.worker.park();
+        if !self.worker.has_lanes() {
+            return self.wait(ready, sleep);
+        }
+        self.doorbell.lie_down();
+        let sleep = if self.worker.has_arrivals() { Some(Duration::ZERO) } else { sleep };
+        self.wait(ready, sleep);
+        self.doorbell.get_up();
+    }
+
     fn wait(&self, ready: &mut Vec<epoll::Event>, sleep: Option<Duration>) {
         let timeout = sleep.map(|sleep| Timespec {
             tv_sec: i64::try_from(sleep.as_secs()).unwrap_or(i64::MAX),
@@ -240,13 +254,15 @@ impl Thread {
 
     fn obey(&mut self, command: Command) -> bool {
         match command {
-            Command::Attach(setup, answer) => reply(&answer, self.attach(*setup)),
+            Command::Attach(setup, answer) => reply(&answer, self.attach(*setup, None)),
+            Command::AttachLane(setup, hand_off, answer) => reply(&answer, self.attach(*setup, Some(hand_off))),
             Command::Detach(wire, answer) => {
-                let at = self.worker.place_of(wire);
-                for ports in [&mut self.polled, &mut self.busy] {
-                    ports.retain(|&(place, _)| Some(place) != at);
-                }
+                self.forget(wire);
                 reply(&answer, self.worker.detach(wire));
+            }
+            Command::DetachLane(wire, answer) => {
+                self.forget(wire);
+                reply(&answer, self.worker.detach_lane(wire));
             }
             Command::CountPorts(answer) => {
                 self.worker.count_ports();
@@ -259,9 +275,20 @@ impl Thread {
         true
     }
 
-    fn attach(&mut self, setup: WireSetup) -> io::Result<()> {
+    /// Looks at a wire's ports no more.
+    fn forget(&mut self, wire: WireId) {
+        let at = self.worker.place_of(wire);
+        for ports in [&mut self.polled, &mut self.busy] {
+            ports.retain(|&(place, _)| Some(place) != at);
+        }
+    }
+
+    fn attach(&mut self, setup: WireSetup, hand_off: Option<Box<HandOff>>) -> io::Result<()> {
         let id = setup.id;
-        let at = self.worker.attach(setup)?;
+        let at = match hand_off {
+            None => self.worker.attach(setup)?,
+            Some(hand_off) => self.worker.attach_lane(setup, hand_off)?,
+        };
         for direction in Direction::BOTH {
             let registered = match self.worker.descriptor(at, direction) {
                 None => {
