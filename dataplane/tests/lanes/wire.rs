@@ -1,4 +1,5 @@
 //! One wire over several workers, all polled by hand: each lane with memory ports and a pool of its own.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::sync::Arc;
 

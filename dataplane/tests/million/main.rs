@@ -4,6 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../lanes/wire.rs"]
+mod lanes;
+
 mod allocation;
 mod judged;
 mod policies;

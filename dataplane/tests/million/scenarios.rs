@@ -11,11 +11,13 @@ use dataplane::packet::TcpFlags;
 use dataplane::port::{Capabilities, MemoryPort, SentFrame};
 use dataplane::rules::{Action, Policy, WireId};
 use dataplane::stats::WireStats;
+use dataplane::testing::FrameBuilder;
 use dataplane::verdict::DropReason;
 use dataplane::wire::{Tracking, WireSetup};
 use dataplane::worker::{ASK_TIMEOUT, Answer, Finding};
 
 use crate::Drops;
+use crate::lanes;
 use crate::port::FixedPort;
 use crate::support::{Harness, INSIDE, OUTSIDE, POD, WIRE, address, chain, rule};
 
@@ -34,6 +36,7 @@ pub(crate) fn all() -> Drops {
         timed_out,
         too_many_questions,
         no_room,
+        others_are_slow,
         metadata,
         narrow,
         storm,
@@ -159,6 +162,21 @@ fn no_room() -> Arc<WireStats> {
         assert_eq!(wire.crosses(Egress, frame), Err(DropReason::PortOverflow));
     }
     wire.stats.clone()
+}
+
+/// The other worker of a wire comes to judge nothing of what is its.
+fn others_are_slow() -> Arc<WireStats> {
+    let mut wire = lanes::Wire::new(2, None, &FlowConfig::default(), Tracking::Stateful);
+    wire.policy(Policy::Open, Policy::Open);
+    for port in 1..3_000 {
+        let frame = FrameBuilder::new().ethernet(INSIDE, OUTSIDE).ip(POD, PEER).udp(port, 53).build();
+        wire.lanes[0].links[0].inject(frame);
+        wire.lanes[0].worker.poll(wire.now);
+    }
+    assert!(wire.dropped(Egress, DropReason::HandOffFull) >= u64::from(TIMES));
+    let stats = wire.lanes[0].stats.clone();
+    assert_eq!(wire.close(), 0);
+    stats
 }
 
 /// Checksum and segmentation that point outside of the frame.
