@@ -21,7 +21,7 @@ use crate::wire::Wire;
 
 /// Lets a frame pass if it is of a known flow that it leaves as it is.
 #[inline(always)]
-fn pass(flows: &mut FlowTable, current: &Current, frame: &Frame, glance: &Glance) -> bool {
+pub(super) fn pass(flows: &mut FlowTable, current: &Current, frame: &Frame, glance: &Glance) -> bool {
     let bytes = frame.bytes();
     let length = bytes.len() as u32;
     match glance.kind {
@@ -146,10 +146,14 @@ impl Datapath {
     }
 
     /// One frame of a burst in which not all are of known flows.
-    fn judge_glanced(&mut self, turn: &Turn<'_>, frame: Frame, glance: &Glance, read: &mut Read) {
+    fn judge_glanced(&mut self, turn: &Turn<'_>, mut frame: Frame, glance: &Glance, read: &mut Read) {
         if glance.kind != Kind::Unseen {
             if self.pass_known(turn, std::slice::from_ref(&frame), std::slice::from_ref(glance)) == 1 {
                 return self.push_out(turn, std::iter::once(frame));
+            }
+            match self.hand_over_glanced(turn, frame, glance.hash) {
+                Some(own) => frame = own,
+                None => return,
             }
             read.complete(&frame, glance);
         }
@@ -158,7 +162,7 @@ impl Datapath {
 
     /// One frame, read already, to `act`, and the fragments that waited for it.
     #[inline]
-    fn judge(&mut self, turn: &Turn<'_>, frame: Frame, read: &Read, resumed: Option<&Resumed>) {
+    pub(super) fn judge(&mut self, turn: &Turn<'_>, frame: Frame, read: &Read, resumed: Option<&Resumed>) {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         let (direction, length) = (turn.direction, frame.length() as u32);
         let crossing = Crossing { wire: wire.id, direction, length, now: turn.now };

@@ -2,12 +2,12 @@
 
 use super::Worker;
 use super::act::Judged;
-use super::ahead::{Ahead, Lookup, Read};
-use super::datapath::{Datapath, Turn};
+use super::ahead::{Ahead, Kind, Lookup, Read};
+use super::datapath::{Datapath, Turn, pass};
 use super::handoff::{ClosedLane, HandOff, Outcome, Returned};
 use super::journey::{Fate, Journey, Resumed};
 use crate::address::Address;
-use crate::flow::{Crossing, FlowKey};
+use crate::flow::{Crossing, Current, FlowHash, FlowKey};
 use crate::frame::{Burst, Frame};
 use crate::packet::{Direction, IcmpMessage, Packet, Protocol, Transport, Tuple};
 use crate::publish::PolicyReader;
@@ -120,7 +120,7 @@ impl Datapath {
         at: usize,
         from: usize,
         policy: &mut PolicyReader,
-        burst: &mut Burst,
+        burst: &mut Box<Burst>,
         ahead: &mut Ahead,
         now: Time,
     ) -> usize {
@@ -134,7 +134,7 @@ impl Datapath {
             count += burst.len();
             let turn = Turn { at, direction, policy: policy.load(), now };
             match stands_for {
-                None => self.judge_burst(&turn, burst, ahead),
+                None => self.judge_others(&turn, burst, ahead),
                 Some(tuple) => {
                     for frame in burst.drain(..) {
                         self.judge_waiting(&turn, frame, Some(&Resumed { tuple, finding: None }));
@@ -143,6 +143,57 @@ impl Datapath {
             }
         }
         count
+    }
+
+    /// A burst of another lane's frames, in order: what passes goes home with the others.
+    fn judge_others(&mut self, turn: &Turn<'_>, burst: &mut Burst, ahead: &mut Ahead) {
+        while !burst.is_empty() {
+            let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
+            wire.stand_in(turn.policy);
+            let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
+            let whole = self.trace.is_some() || wire.standing.slot.is_none();
+            let (glances, reads) = ahead.read(burst, wire, turn.direction, &self.flows, whole);
+            for ((frame, glance), read) in burst.drain(..glances.len()).zip(&*glances).zip(reads) {
+                if pass(&mut self.flows, &current, &frame, glance) {
+                    self.send_home(turn, frame);
+                    continue;
+                }
+                if glance.kind != Kind::Unseen {
+                    read.complete(&frame, glance);
+                }
+                self.judge(turn, frame, read, None);
+            }
+        }
+    }
+
+    /// A frame of another lane passes.
+    #[inline]
+    fn send_home(&mut self, turn: &Turn<'_>, frame: Frame) {
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
+        let Some(hand_off) = &mut wire.hand_off else { return };
+        let (direction, generation) = (turn.direction, turn.policy.generation().0);
+        let returned = Returned { frame, direction, stands_for: None, outcome: Outcome::Forward, generation };
+        // Nobody hands a frame over but the lane whose it is.
+        if let Err(frame) = hand_off.send_home(returned)
+            && let Some(pool) = &mut self.pools[wire.pool]
+        {
+            pool.release(frame);
+        }
+    }
+
+    /// Hands a frame over of which a glance is enough to know that it is another lane's, to be read there; `Some` if it is not.
+    #[inline]
+    pub(super) fn hand_over_glanced(&mut self, turn: &Turn<'_>, frame: Frame, hash: FlowHash) -> Option<Frame> {
+        let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return Some(frame) };
+        let Some(hand_off) = &mut wire.hand_off else { return Some(frame) };
+        let owner = hash.part(hand_off.lanes());
+        if owner == hand_off.lane() {
+            return Some(frame);
+        }
+        // Without room it is read here, and dropped with all that there is to tell of it.
+        let refused = hand_off.hand_over(owner, frame, turn.direction, None).err();
+        wire.tallies[turn.direction as usize].handed_over += u64::from(refused.is_none());
+        refused
     }
 
     /// Hands a frame to its flow's owner; a fragment of another lane goes home first, knowing its flow.

@@ -198,13 +198,13 @@ fn seen(wire: &Wire) -> Seen {
     }
 }
 
-fn compare(seed: u64, lanes: usize, tracking: Tracking) {
+fn compare(seed: u64, lanes: usize, tracking: Tracking, traces: bool) {
     println!("PENSTOCK_SEED={seed} {lanes} lanes, {tracking:?}");
     let mut random = policies::Random(seed);
     let mut generator = Generator::new(seed);
     let config =
         FlowConfig { mid_stream: MidStream::Until(dataplane::time::Time(20_000_000_000)), ..FlowConfig::default() };
-    let mut both = [1, lanes].map(|lanes| Wire::new(lanes, Some(&endpoint()), &config, tracking));
+    let mut both = [1, lanes].map(|lanes| Wire::traced(lanes, Some(&endpoint()), &config, tracking, traces));
     let (mut forwarded, mut moved) = (0, 0);
     for run in 0..300 {
         if run % 30 == 0 {
@@ -258,11 +258,11 @@ fn seed() -> u64 {
 
 #[test]
 fn several_workers_decide_as_one_does() {
-    compare(seed(), 2, Tracking::Stateful);
-    compare(seed(), 3, Tracking::Stateful);
+    compare(seed(), 2, Tracking::Stateful, false);
+    compare(seed(), 3, Tracking::Stateful, true);
 }
 
 #[test]
 fn several_workers_decide_as_one_does_without_tracking() {
-    compare(seed(), 2, Tracking::Off);
+    compare(seed(), 2, Tracking::Off, false);
 }

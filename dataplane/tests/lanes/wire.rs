@@ -39,6 +39,17 @@ pub(crate) struct Wire {
 impl Wire {
     /// One lane is a wire as it always was: nothing is handed over.
     pub(crate) fn new(lanes: usize, endpoint: Option<&Endpoint>, config: &FlowConfig, tracking: Tracking) -> Wire {
+        Wire::traced(lanes, endpoint, config, tracking, false)
+    }
+
+    /// The same, with or without a trace of every frame's fate, which wants every frame read whole.
+    pub(crate) fn traced(
+        lanes: usize,
+        endpoint: Option<&Endpoint>,
+        config: &FlowConfig,
+        tracking: Tracking,
+        traces: bool,
+    ) -> Wire {
         let publisher = Publisher::new();
         let pools: Vec<Pool> = (0..lanes).map(|_| Pool::new(2048, Pool::SUPER_FRAME)).collect();
         let joined: Vec<_> = pools.iter().map(|pool| (pool.id(), Arc::new(Doorbell::new().unwrap()))).collect();
@@ -54,7 +65,7 @@ impl Wire {
                 policy: publisher.reader(),
                 pool: Pool::new(1, Pool::SUPER_FRAME),
                 events: events.clone(),
-                trace: Some(trace.clone()),
+                trace: traces.then(|| trace.clone()),
                 ask: ask.clone(),
             });
             let (inside, from_inside) = MemoryPort::new("inside");
