@@ -16,6 +16,7 @@ use penstock_bench::compare::report::{self, Report};
 use penstock_bench::compare::run::{Effort, Results};
 use penstock_bench::compare::{experiment, process, topology, worker};
 use penstock_bench::environment::Environment;
+use penstock_bench::micro::fresh_seed;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -68,6 +69,9 @@ struct Compare {
     /// Seconds that a turn counts.
     #[arg(long)]
     seconds: Option<f64>,
+    /// What the contenders' rules are made from; a fresh one by default, which the report tells.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Where the report goes.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench/report")]
     output: PathBuf,
@@ -100,9 +104,10 @@ fn main() -> ExitCode {
 }
 
 fn compare(options: &Compare) -> Result<()> {
+    let seed = options.seed.unwrap_or_else(fresh_seed);
     let is_wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|start| name.starts_with(start));
     let experiments: Vec<_> =
-        experiment::all(options.quick).into_iter().filter(|experiment| is_wanted(&experiment.name)).collect();
+        experiment::all(options.quick, seed).into_iter().filter(|experiment| is_wanted(&experiment.name)).collect();
     if options.list {
         for experiment in experiments {
             println!("{:<20} {} ({} contenders)", experiment.name, experiment.work.text(), experiment.settings.len());
@@ -112,6 +117,7 @@ fn compare(options: &Compare) -> Result<()> {
         }
         return Ok(());
     }
+    eprintln!("seed {seed}");
     process::stop_in_order();
     let _precedence = process::Precedence::take();
     topology::remove_leftovers();
@@ -137,7 +143,7 @@ fn compare(options: &Compare) -> Result<()> {
     }
     let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| is_wanted(part.name())).collect();
     let gathered = gather(&parts, options.quick)?;
-    let report = Report::new(environment, options.quick, effort, results, gathered);
+    let report = Report::new(environment, options.quick, seed, effort, results, gathered);
     let directory = if options.update_readme { PathBuf::from("bench/report") } else { options.output.clone() };
     report.write(&directory)?;
     if options.update_readme {

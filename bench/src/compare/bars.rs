@@ -99,8 +99,13 @@ fn ratio(results: &Results, what: &str, experiment: &str, one: Side, other: Side
                 let summary = row.samples.summary();
                 summary.map_or_else(String::new, |summary| crate::compare::report::quantity(summary.median, &row.unit))
             };
-            let cpus = other.setting.layout.text(other.setting.kind);
-            (one.samples.ratio(&other.samples).summary(), format!("{} to {} ({cpus})", told(one), told(other)))
+            let cpus = |row: &Row| row.setting.layout.text(row.setting.kind);
+            let places = if cpus(one) == cpus(other) {
+                format!("both: {}", cpus(one))
+            } else {
+                format!("{}; the other: {}", cpus(one), cpus(other))
+            };
+            (one.samples.ratio(&other.samples).summary(), format!("{} to {} ({places})", told(one), told(other)))
         }
         _ => (None, format!("not measured: see the experiment {experiment}")),
     };
@@ -135,6 +140,7 @@ pub fn judge(results: &Results) -> Vec<Bar> {
     let what = "1M flows vs 1k flows";
     bars.push(ratio(results, what, "flows", with(1_000_000), with(1_000), Goal::AtLeast(0.7)));
     bars.extend(clients(results));
+    bars.push(change(results));
     bars
 }
 
@@ -151,16 +157,38 @@ fn clients(results: &Results) -> Vec<Bar> {
                 let experiment = format!("{wires}-{streams}{way}");
                 if results.rows.iter().any(|row| row.experiment == experiment) {
                     let what = format!("TCP bulk, {streams} stream(s) {text}, {name}");
-                    bars.push(ratio(results, &what, &experiment, ours, bare, Goal::AtLeast(0.95)));
+                    let bar = ratio(results, &what, &experiment, ours, bare, Goal::AtLeast(0.95));
+                    bars.push(beside(results, &experiment, bar));
                 }
             }
         }
     }
-    let what = "TCP connections/s, one af_packet wire, vs the bare loop";
-    bars.push(ratio(results, what, "connections", ours, bare, Goal::AtLeast(0.9)));
-    let what = "TCP request-reply p99, one af_packet wire, vs the bare loop";
-    bars.push(ratio(results, what, "latency", ours, bare, Goal::AtMost(1.15)));
+    let what = "TCP connections/s, one af_packet wire, 1,000 rules, vs the bare loop";
+    bars.push(beside(results, "connections", ratio(results, what, "connections", ours, bare, Goal::AtLeast(0.9))));
+    let what = "TCP request-reply p99, one af_packet wire, 1,000 rules, vs the bare loop";
+    bars.push(beside(results, "latency", ratio(results, what, "latency", ours, bare, Goal::AtMost(1.15))));
     bars
+}
+
+/// The bar with the ratio to nft on the kernel's path beside it.
+fn beside(results: &Results, experiment: &str, mut bar: Bar) -> Bar {
+    let (ours, nft) = (side(Kind::Penstock(PortKind::AfPacket)), side(Kind::NftConntrackInterval));
+    let to_nft = ratio(results, "", experiment, ours, nft, bar.goal);
+    if let Some(summary) = to_nft.value {
+        let (median, least, most) = (summary.median, summary.least, summary.most);
+        bar.detail += &format!(
+            "; {median:.2} ({least:.2} – {most:.2}) of nft conntrack + interval map on the kernel's path: {}",
+            to_nft.detail
+        );
+    }
+    bar
+}
+
+/// One rule of a gateway changed: our list beside nft's map, asked through its library.
+fn change(results: &Results) -> Bar {
+    let (ours, nft) = (side(Kind::PenstockList(PortKind::AfPacket)), side(Kind::NftInterval));
+    let what = "one rule changed at 100,000 gateway rules, to applied, time vs one element of nft's interval map (libnftables)";
+    ratio(results, what, "change-100000", ours, nft, Goal::AtMost(1.0))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
+use dataplane::rules::list::{AddressRange, FlagMatch, ListRule, Ports, RuleList, TooManyRules};
 use dataplane::rules::{
     Action, AddressSet, Chain, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId, WireRules,
 };
@@ -89,6 +90,13 @@ pub fn entries(rules: u32, family: Family, exact: bool, seed: u64) -> Vec<Entry>
         entries.swap(at, random.below(at as u32 + 1) as usize);
     }
     entries
+}
+
+/// The same entries, all of the measured traffic's protocol. Who reads rules one after the other compares the protocol
+/// first: a rule of another one costs half, and how many there are would decide the figure. With this, each is left at its
+/// address, as in the figures that were published.
+pub fn of_the_traffic(entries: Vec<Entry>) -> Vec<Entry> {
+    entries.into_iter().map(|entry| Entry { is_tcp: false, ..entry }).collect()
 }
 
 /// The entries that allow the traffic: for prefixes one a protocol, otherwise one for each source address.
@@ -202,6 +210,26 @@ pub fn nft(entries: &[Entry], family: Family, exact: bool, tracking: Tracking) -
     }
     text.push_str(" }\n}\n");
     text
+}
+
+/// The entries as a gateway's rule list, those that allow the traffic last.
+///
+/// # Errors
+/// More rules than a list can have.
+pub fn list(entries: &[Entry], family: Family) -> Result<RuleList, TooManyRules> {
+    let rule = |(id, entry): (u32, &Entry)| ListRule {
+        source: AddressRange::from(IpNet::new_assert(entry.address, entry.length).trunc()),
+        destination: if family == Family::V4 { AddressRange::ANY_V4 } else { AddressRange::ANY },
+        source_ports: Ports::ANY,
+        destination_ports: Ports { first: entry.first, last: entry.last },
+        protocol: Some(if entry.is_tcp { Protocol::TCP } else { Protocol::UDP }),
+        flags: FlagMatch::default(),
+        action: Action::Allow,
+        log: false,
+        id: RuleId(id),
+    };
+    let rules: Vec<ListRule> = (0..).zip(entries.iter().chain(&allowed(family, false))).map(rule).collect();
+    RuleList::new(&rules, Action::Deny)
 }
 
 /// The policies of a node with so many rules. The first wire is the one that is measured: at the end of each of its

@@ -45,6 +45,8 @@ pub enum Kind {
     Penstock(PortKind),
     /// Penstock without connection tracking: every frame is judged by the rules.
     PenstockStateless(PortKind),
+    /// Penstock with a gateway's ordered rule list in place of a node's policies.
+    PenstockList(PortKind),
     /// A bare loop: nothing is looked at.
     Bare(PortKind),
     /// The kernel forwards without any filter.
@@ -83,6 +85,7 @@ impl Kind {
         match self {
             Kind::Penstock(port) => format!("Penstock {}", port.name()),
             Kind::PenstockStateless(port) => format!("Penstock {}, tracking off", port.name()),
+            Kind::PenstockList(port) => format!("Penstock {}, rule list", port.name()),
             Kind::Bare(port) => format!("bare {} loop", port.name()),
             Kind::Forwarding => "kernel forwarding".to_owned(),
             Kind::IptablesLegacy => "iptables-legacy".to_owned(),
@@ -101,9 +104,14 @@ impl Kind {
         }
     }
 
+    /// Whether it is Penstock, in whichever way.
+    pub fn is_penstock(self) -> bool {
+        matches!(self, Kind::Penstock(_) | Kind::PenstockStateless(_) | Kind::PenstockList(_))
+    }
+
     /// Whether it moves frames in a process of its own, rather than in the kernel.
     pub fn is_userspace(self) -> bool {
-        matches!(self, Kind::Penstock(_) | Kind::PenstockStateless(_) | Kind::Bare(_) | Kind::Testpmd(_))
+        self.is_penstock() || matches!(self, Kind::Bare(_) | Kind::Testpmd(_))
     }
 
     /// Whether it has rules at all.
@@ -115,6 +123,7 @@ impl Kind {
     pub fn tracking(self) -> Tracking {
         match self {
             Kind::Penstock(_)
+            | Kind::PenstockList(_)
             | Kind::IptablesLegacyConntrack
             | Kind::IptablesNftConntrack
             | Kind::Calico
@@ -126,9 +135,10 @@ impl Kind {
 
     fn middle(self) -> Middle {
         match self {
-            Kind::Penstock(PortKind::Tap) | Kind::PenstockStateless(PortKind::Tap) | Kind::Bare(PortKind::Tap) => {
-                Middle::Taps
-            }
+            Kind::Penstock(PortKind::Tap)
+            | Kind::PenstockStateless(PortKind::Tap)
+            | Kind::PenstockList(PortKind::Tap)
+            | Kind::Bare(PortKind::Tap) => Middle::Taps,
             kind if kind.is_userspace() => Middle::Wire,
             Kind::XdpRedirect | Kind::XdpPolicy | Kind::XdpConntrackPolicy => Middle::Wire,
             _ => Middle::Router,
@@ -195,16 +205,16 @@ pub struct Setting {
     pub active: u32,
     /// Whether two of it stand in a row, with a router between: pod to pod.
     pub is_pair: bool,
+    /// What the rules are made from.
+    pub seed: u64,
 }
 
 impl Setting {
     /// One contender in the way, with the flows of a small node.
     pub fn new(kind: Kind, rules: u32, layout: Layout) -> Setting {
-        Setting { kind, rules, family: Family::V4, layout, flows: 1 << 18, active: 65_536, is_pair: false }
+        let (family, flows, active) = (Family::V4, 1 << 18, 65_536);
+        Setting { kind, rules, family, layout, flows, active, is_pair: false, seed: 1 }
     }
-
-    /// The seed of all rules.
-    pub const SEED: u64 = 0x7065_6e73;
 }
 
 /// What loading told.
@@ -276,7 +286,7 @@ impl Running {
     /// When it cannot.
     pub fn forget_flows(&mut self) -> Result<()> {
         match self.setting.kind {
-            Kind::Penstock(_) => {
+            kind if kind.is_penstock() => {
                 self.go_on();
                 for process in &mut self.processes {
                     userspace::answer(&process.ask("forget")?)?;
@@ -294,7 +304,7 @@ impl Running {
     /// When it cannot.
     pub fn change_one(&mut self, round: usize) -> Result<Duration> {
         match self.setting.kind {
-            Kind::Penstock(_) | Kind::PenstockStateless(_) => {
+            kind if kind.is_penstock() => {
                 self.go_on();
                 userspace::change_one(&mut self.processes[0])
             }

@@ -10,6 +10,7 @@ use control::lab::netns::Namespace;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Loaded, PortKind, Setting};
+use crate::compare::policy::Tracking;
 use crate::compare::process::Background;
 use crate::compare::topology::Topology;
 
@@ -112,8 +113,8 @@ fn wires(topology: &Topology, port: PortKind, is_pair: bool) -> Vec<WirePlace> {
 pub fn start(setting: &Setting, topology: &Topology) -> Result<(Vec<Background>, Loaded)> {
     let own = program()?.display().to_string();
     match setting.kind {
-        Kind::Penstock(port) | Kind::PenstockStateless(port) => {
-            let tracking = matches!(setting.kind, Kind::Penstock(_));
+        Kind::Penstock(port) | Kind::PenstockStateless(port) | Kind::PenstockList(port) => {
+            let tracking = setting.kind.tracking() == Tracking::On;
             let wires = wires(topology, port, setting.is_pair);
             let order = WorkerOrder { setting: *setting, wires, port, tracking };
             let words = [own, "worker".to_owned(), serde_json::to_string(&order)?];

@@ -55,7 +55,7 @@ impl Programs {
 }
 
 fn load(bytes: &[u8], setting: &Setting) -> Result<Programs> {
-    let entries = policy::entries(setting.rules, setting.family, true, Setting::SEED);
+    let entries = policy::entries(setting.rules, setting.family, true, setting.seed);
     let mut program = EbpfLoader::new()
         .map_max_entries("flows", setting.flows)
         .map_max_entries("classes", setting.rules + 1_000)

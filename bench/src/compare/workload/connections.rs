@@ -32,11 +32,12 @@ pub fn rate(running: &Running, turn: Turn) -> Result<Sample> {
         let listen = |client| TcpListener::bind(SocketAddr::new(target, FIRST_PORT + client));
         (0..CLIENTS).map(listen).collect::<std::io::Result<Vec<_>>>()
     })??;
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    // Clients first: a server that ends before them leaves the last connection without its answer.
+    let (stop, is_over, done) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let result = topology.generator.run(|| {
         std::thread::scope(|scope| {
             let servers: Vec<_> =
-                listeners.iter().map(|listener| scope.spawn(|| serve(listener, server_cpu, &stop))).collect();
+                listeners.iter().map(|listener| scope.spawn(|| serve(listener, server_cpu, &is_over))).collect();
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|client| {
                     let (stop, done) = (&stop, &done);
@@ -52,6 +53,7 @@ pub fn rate(running: &Running, turn: Turn) -> Result<Sample> {
             })();
             stop.store(true, Ordering::Relaxed);
             let failed = clients.into_iter().find_map(|client| client.join().ok()?.err());
+            is_over.store(true, Ordering::Relaxed);
             drop(servers);
             match (measured, failed) {
                 (Ok(rate), None) => Ok(rate),
@@ -62,8 +64,8 @@ pub fn rate(running: &Running, turn: Turn) -> Result<Sample> {
     Ok(Sample::from([("rate", result?)]))
 }
 
-/// Answers until told to stop.
-fn serve(listener: &TcpListener, cpu: usize, stop: &AtomicBool) -> Result<()> {
+/// Answers until it is over.
+fn serve(listener: &TcpListener, cpu: usize, is_over: &AtomicBool) -> Result<()> {
     pin(cpu)?;
     // Accepting must end some time after the last client.
     rustix::net::sockopt::set_socket_timeout(
@@ -71,7 +73,7 @@ fn serve(listener: &TcpListener, cpu: usize, stop: &AtomicBool) -> Result<()> {
         rustix::net::sockopt::Timeout::Recv,
         Some(Duration::from_millis(100)),
     )?;
-    while !stop.load(Ordering::Relaxed) {
+    while !is_over.load(Ordering::Relaxed) {
         let Ok((mut stream, _)) = listener.accept() else { continue };
         let mut byte = [0];
         // A client that gives up at the end is no failure of the server.

@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod connections;
 pub mod latency;
 pub mod packets;
+pub mod reach;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,14 +114,17 @@ impl Lane {
             }
             Work::Bulk { .. } => {
                 running.go_on();
+                reach::check(&running)?;
                 let server = bulk::serve(&running)?;
                 Lane { running, counters: None, _server: Some(server) }
             }
-            Work::Connections | Work::Latency | Work::Change => {
+            Work::Connections | Work::Latency => {
                 running.go_on();
-                if !running.setting.is_pair && work != Work::Change {
-                    packets::check(&mut running)?;
-                }
+                reach::check(&running)?;
+                Lane { running, counters: None, _server: None }
+            }
+            Work::Change => {
+                packets::check(&mut running)?;
                 Lane { running, counters: None, _server: None }
             }
         };
