@@ -1,6 +1,6 @@
 //! The `penstock-bench` command: Penstock and its peers side by side.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -75,7 +75,7 @@ struct Compare {
     /// Where the report goes.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench/report")]
     output: PathBuf,
-    /// Write the report to bench/report and its table and plot into README.md, from the top of a checkout.
+    /// Also copy the report to bench/report and write its table and plots into README.md, from the top of a checkout.
     #[arg(long)]
     update_readme: bool,
     /// Say the names of the experiments and end.
@@ -144,14 +144,15 @@ fn compare(options: &Compare) -> Result<()> {
     let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| is_wanted(part.name())).collect();
     let gathered = gather(&parts, options.quick)?;
     let report = Report::new(environment, options.quick, seed, effort, results, gathered);
-    let directory = if options.update_readme { PathBuf::from("bench/report") } else { options.output.clone() };
-    report.write(&directory)?;
+    report.write(&options.output)?;
     if options.update_readme {
+        let directory = "bench/report";
+        Report::publish(&options.output, Path::new(directory))?;
         let readme = std::fs::read_to_string("README.md").context("reading README.md")?;
-        let readme = report::update_readme(&readme, &report.summary("bench/report/established.svg"))?;
+        let readme = report::update_readme(&readme, &report.summary(directory))?;
         std::fs::write("README.md", readme).context("writing README.md")?;
     }
-    eprintln!("{} in {:.0} s", directory.join("report.md").display(), begin.elapsed().as_secs_f64());
+    eprintln!("{} in {:.0} s", options.output.join("report.md").display(), begin.elapsed().as_secs_f64());
     let failures = report.results.missing.iter().filter(|missing| missing.is_failure).count();
     anyhow::ensure!(failures == 0, "{failures} contenders failed: see the report");
     Ok(())

@@ -103,6 +103,13 @@ impl Report {
     /// When a file cannot be written.
     pub fn write(&self, directory: &Path) -> Result<()> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        for entry in fs::read_dir(directory)?.flatten() {
+            // Plots of an earlier report, which may have had others.
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "svg" || extension == "png") {
+                fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+            }
+        }
         fs::write(directory.join("report.json"), serde_json::to_string_pretty(self)?)?;
         let mut plots = Vec::new();
         for (name, chart) in self.bar_charts() {
@@ -114,6 +121,25 @@ impl Report {
             plots.push(name);
         }
         Ok(fs::write(directory.join("report.md"), self.markdown(&plots))?)
+    }
+
+    /// Copies what [`Report::write`] wrote and people read, the report and its plots as SVG, into a directory of the
+    /// repository. What an earlier report left there is removed.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn publish(from: &Path, to: &Path) -> Result<()> {
+        if to.exists() {
+            fs::remove_dir_all(to).with_context(|| format!("clearing {}", to.display()))?;
+        }
+        fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+        for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            if path.extension().is_some_and(|extension| extension == "md" || extension == "svg") {
+                fs::copy(&path, to.join(&name)).with_context(|| format!("copying {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The report as Markdown, with these plots beside it.
@@ -309,11 +335,19 @@ impl Report {
         vec![("rules".to_owned(), chart)]
     }
 
-    /// What stands in the README between the markers: the figures that say most, and the plot beside them.
-    pub fn summary(&self, plot: &str) -> String {
+    /// What stands in the README between the markers: the figures that say most, and the plot beside them. `directory` is
+    /// where the report is published.
+    pub fn summary(&self, directory: &str) -> String {
         let environment = &self.environment;
+        let (met, judged) = self
+            .bars
+            .iter()
+            .filter_map(Bar::is_met)
+            .fold((0, 0), |(met, judged), is_met| (met + usize::from(is_met), judged + 1));
         let mut text = format!(
-            "60-byte UDP between veths, kpps, median of {} rounds; {}, Linux {}.\n\n| | 64k established flows | CPUs |\n|---|---|---|\n",
+            "60-byte UDP between veths, thousand frames a second, median of {} rounds; {}, Linux {}. {met} of {judged} bars are met: \
+             [the report]({directory}/report.md) has them all, with those that are missed.\n\n| | 64k established flows | CPUs \
+             |\n|---|---|---|\n",
             self.effort.0,
             environment.cpu,
             environment.kernel.split_whitespace().nth(1).unwrap_or(&environment.kernel),
@@ -332,7 +366,15 @@ impl Report {
             text.push_str(&row);
             text.push('\n');
         }
-        let _ = write!(text, "\n![60-byte UDP, 64k established flows]({plot})\n");
+        for (name, title) in [("established", "64k established flows"), ("rules", "by the number of rules")] {
+            let is_there = match name {
+                "established" => self.rows(name).next().is_some(),
+                _ => !self.line_charts().is_empty(),
+            };
+            if is_there {
+                let _ = write!(text, "\n![60-byte UDP, {title}]({directory}/{name}.svg)\n");
+            }
+        }
         text
     }
 }
