@@ -40,6 +40,9 @@ const MARKERS: (&str, &str) = ("<!-- penstock-bench: begin -->", "<!-- penstock-
 
 /// A figure with its unit, scaled for people.
 pub fn quantity(value: f64, unit: &str) -> String {
+    if unit == "ms" && value < 1.0 {
+        return quantity(value * 1e3, "µs");
+    }
     let (scale, prefix) = match (unit, value) {
         ("frames/s", value) if value >= 1e6 => (1e6, "M"),
         ("frames/s" | "connections/s", value) if value >= 1e3 => (1e3, "k"),
@@ -75,6 +78,11 @@ fn environment_markdown(environment: &Environment) -> String {
         let _ = writeln!(text, "| {tool} | {version} |");
     }
     text
+}
+
+/// A ratio or a figure of a bar: small ones with the digits that tell them from nothing.
+fn figure(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") }
 }
 
 fn spread(summary: &Summary, unit: &str) -> String {
@@ -175,7 +183,7 @@ impl Report {
         let mut text = String::from("| what | bar | measured | least – most | | sides |\n|---|---|---|---|---|---|\n");
         for bar in &self.bars {
             let (value, spread) = bar.value.map_or((String::from("–"), String::new()), |summary| {
-                (format!("{:.2}", summary.median), format!("{:.2} – {:.2}", summary.least, summary.most))
+                (figure(summary.median), format!("{} – {}", figure(summary.least), figure(summary.most)))
             });
             let verdict = match bar.is_met() {
                 Some(true) => "**PASS**",

@@ -168,7 +168,7 @@ fn rules(setting: &Setting) -> Result<RuleSet> {
     let entries = policy::entries(setting.rules, setting.family, false, setting.seed);
     let list = Policy::List(Arc::new(policy::list(&entries, setting.family)?));
     let wire = WireRules { wire: policy::LIVE, egress: list.clone(), ingress: list };
-    Ok(RuleSet { wires: vec![wire], ..RuleSet::default() })
+    Ok(RuleSet { wires: vec![wire] })
 }
 
 /// The same rules but one: of a chain, the first has other ports; in the middle of a list stands one more.
