@@ -3,6 +3,7 @@
 pub mod command;
 pub mod daemon;
 pub mod enforcer;
+pub mod kubernetes;
 pub mod lab;
 pub mod policy;
 pub mod rehearsal;

@@ -9,13 +9,13 @@ use super::super::validation::FieldError;
 
 /// A decoded object and the paths of the fields that its type does not have.
 #[derive(Debug)]
-pub(super) struct Decoded<T> {
-    pub(super) object: T,
-    pub(super) unknown: Vec<String>,
+pub(crate) struct Decoded<T> {
+    pub(crate) object: T,
+    pub(crate) unknown: Vec<String>,
 }
 
 /// Decodes an object.
-pub(super) fn decode<T: DeserializeOwned>(mut value: Value) -> Result<Decoded<T>, FieldError> {
+pub(crate) fn decode<T: DeserializeOwned>(mut value: Value) -> Result<Decoded<T>, FieldError> {
     settle_nulls(&mut value, None);
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();

@@ -7,7 +7,7 @@
 //! A world that cannot be is refused: an object given twice, two live pods with one address, a running pod without one.
 //! All errors of all files are reported together, each in one sentence with its place, object, field and reason.
 
-mod decode;
+pub(crate) mod decode;
 mod document;
 mod files;
 mod yaml;
