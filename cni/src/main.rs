@@ -1,0 +1,101 @@
+//! `penstock-cni`: called by a container runtime, a CNI plugin; called with words, what an administrator or an uninstaller
+//! needs of it.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use cni::SpliceError;
+use cni::netns::Namespace;
+use cni::plugin::{self, Environment};
+use cni::splice::{self, Target};
+use cni::state::{PodIdentity, Store};
+
+const HELP: &str = "\
+penstock-cni is a chained CNI plugin: a container runtime calls it with CNI_COMMAND.
+By hand (the directory is /run/penstock/netns, or PENSTOCK_CNI_DIRECTORY):
+  penstock-cni list                       pods behind wires, one a line
+  penstock-cni verify CONTAINER           is the pod behind whole wires?
+  penstock-cni splice CONTAINER NETNS     put a running pod behind wires
+  penstock-cni unsplice CONTAINER         give a running pod its interfaces back
+  penstock-cni repair                     finish what a crash left half done, remove what is left over
+  penstock-cni tear-down                  remove the directory, when no pod is behind a wire
+";
+
+/// The interface by which runtimes know a pod's network when nobody says another one.
+const USUAL_INTERFACE: &str = "eth0";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.is_empty() && std::env::var_os("CNI_COMMAND").is_some() {
+        return as_plugin();
+    }
+    match by_hand(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("penstock-cni: {error}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn as_plugin() -> ExitCode {
+    match plugin::run(&Environment::of_process(), std::io::stdin()) {
+        Ok(answer) => {
+            print!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print!("{}", error.to_json());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
+    let store = std::env::var_os("PENSTOCK_CNI_DIRECTORY").map_or_else(Store::default, Store::at);
+    let host = Namespace::current()?;
+    match *words {
+        ["list"] => list(&store),
+        ["verify", container] => {
+            let faults = splice::verify(&store, &host, container)?;
+            faults.iter().for_each(|fault| println!("{fault}"));
+            Ok(ExitCode::from(u8::from(!faults.is_empty())))
+        }
+        ["splice", container, netns] => {
+            let pod = PodIdentity::default();
+            let netns = Path::new(netns);
+            let target = Target { container, netns, attachment: USUAL_INTERFACE, network: None, pod };
+            let outcome = splice::splice(&store, &host, &target)?;
+            outcome.warnings.iter().for_each(|warning| eprintln!("penstock-cni: {warning}"));
+            println!("{} wires made, cut off for {:?}", outcome.made, outcome.cut);
+            Ok(ExitCode::SUCCESS)
+        }
+        ["unsplice", container] => {
+            println!("{} wires undone", splice::unsplice(&store, &host, container, None)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        ["repair"] => {
+            let repaired = splice::repair(&store, &host)?;
+            repaired.finished.iter().for_each(|container| println!("finished {container}"));
+            repaired.removed.iter().for_each(|container| println!("removed {container}"));
+            repaired.failed.iter().for_each(|(container, reason)| eprintln!("penstock-cni: {container}: {reason}"));
+            Ok(ExitCode::from(u8::from(!repaired.failed.is_empty())))
+        }
+        ["tear-down"] => Ok(ExitCode::from(u8::from(!store.tear_down()?))),
+        _ => {
+            eprint!("{HELP}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn list(store: &Store) -> Result<ExitCode, SpliceError> {
+    let (splices, broken) = store.list()?;
+    for splice in &splices {
+        let wires: Vec<String> =
+            splice.wires.iter().map(|wire| format!("{}–{}", wire.interface, wire.host_interface)).collect();
+        println!("{} {}/{} {}", splice.container, splice.pod.namespace, splice.pod.name, wires.join(" "));
+    }
+    broken.iter().for_each(|error| eprintln!("penstock-cni: {error}"));
+    Ok(ExitCode::from(u8::from(!broken.is_empty())))
+}
