@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 PENSTOCK := target/release/penstock
 
-.PHONY: help setup build demo test check bench micro-bench fuzz planted-bugs install clean
+.PHONY: help setup build cni demo test check bench micro-bench fuzz planted-bugs install clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ setup: ## install what is missing (apt); says nothing when nothing is
 
 build: setup ## build the penstock command
 	$(CARGO) build --release --locked -p penstock
+
+cni: setup ## build the CNI plugin, linked statically, as target/cni/penstock-cni
+	scripts/cni.sh
 
 demo: build ## ten policies over real connections between pods on this machine (root)
 	$(PENSTOCK) demo

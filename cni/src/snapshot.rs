@@ -181,9 +181,8 @@ impl Snapshot {
             let before = waiting.len();
             let mut refusal = None;
             waiting.retain(|route| {
-                // Appending makes the order of routes to one prefix stay; for IPv6 it would join them into one.
-                let flags = if route[0] == AF_INET as u8 { NLM_F_APPEND } else { NLM_F_EXCL };
-                let answer = change(netlink, "route", RTM_NEWROUTE, NLM_F_CREATE | flags, route);
+                let flags = NLM_F_CREATE | how_to_add(route);
+                let answer = change(netlink, "route", RTM_NEWROUTE, flags, route);
                 answer.map_err(|error| refusal = Some(error)).is_err()
             });
             match refusal {
@@ -211,6 +210,15 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Beside what else may be there: a route of several next hops has lost those of the interface and kept the others; of
+/// IPv4 routes to one prefix the order stays when they are appended, and IPv6 ones would be joined into one.
+fn how_to_add(route: &[u8]) -> i32 {
+    if attribute(&route[ROUTE_HEADER..], libc::RTA_MULTIPATH).is_some() {
+        return NLM_F_REPLACE;
+    }
+    if i32::from(route[0]) == AF_INET { NLM_F_APPEND } else { 0 }
 }
 
 /// Adds something that may be there already.

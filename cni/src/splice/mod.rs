@@ -96,10 +96,12 @@ impl<'a> Scene<'a> {
 
     /// Pairs that lead from the pod to the host with nothing between, each with its end on the host.
     fn direct_pairs(&mut self) -> Result<Vec<(Link, Link)>> {
+        // In this order: the kernel numbers a namespace when it first tells of an interface whose peer is there.
+        let links = link::all(&mut self.in_pod)?;
         let Some(host_number) = link::namespace_number(&mut self.in_pod, self.host)? else { return Ok(Vec::new()) };
         let leads_to_host = |link: &Link| link.is_veth() && link.peer_namespace == Some(host_number);
         let mut pairs = Vec::new();
-        for end in link::all(&mut self.in_pod)?.into_iter().filter(leads_to_host) {
+        for end in links.into_iter().filter(leads_to_host) {
             let Some(peer) = end.peer else { continue };
             let host_end = link::by_index(&mut self.on_host, peer)?;
             pairs.extend(host_end.filter(Link::is_veth).map(|host_end| (end, host_end)));

@@ -9,14 +9,16 @@ use std::thread::JoinHandle;
 use cni::protocol::{self, Answer, Call, Outcome, Pod, PodWire, Reason, Request};
 use control::enforcer::{Enforcer, EnforcerConfig, WireSpec};
 use dataplane::address::Address;
+use dataplane::flow::MidStream;
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{PortKind, PortSpec};
 use dataplane::rules::{Policy, RuleSet, WireId, WireRules};
+use dataplane::time::Time;
 use dataplane::wire::Tracking;
 
 /// How the daemon answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub(crate) enum Mood {
     /// As it should.
     Willing,
     /// It has no policies yet.
@@ -36,7 +38,7 @@ struct Inner {
 }
 
 /// The daemon, listening until it is dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     inner: Arc<Inner>,
     socket: PathBuf,
     thread: Option<JoinHandle<()>>,
@@ -44,10 +46,10 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts to listen.
-    pub fn start(socket: &Path) -> Daemon {
+    pub(crate) fn start(socket: &Path) -> Daemon {
         let mut config = EnforcerConfig::default();
         // Pods are adopted with their connections.
-        config.tracking.mid_stream = MidStream::Until(Time::MAX);
+        config.tracking.mid_stream = MidStream::Until(Time(u64::MAX));
         let inner = Arc::new(Inner {
             enforcer: Enforcer::start(&config).expect("starting the engine"),
             wires: Mutex::default(),
@@ -69,27 +71,27 @@ impl Daemon {
     }
 
     /// Changes how it answers.
-    pub fn set(&self, mood: Mood) {
+    pub(crate) fn set(&self, mood: Mood) {
         *self.inner.mood.lock().unwrap() = mood;
     }
 
     /// What it was asked since this was last called.
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.inner.calls.lock().unwrap())
     }
 
     /// How many wires it carries.
-    pub fn carried(&self) -> usize {
+    pub(crate) fn carried(&self) -> usize {
         self.inner.wires.lock().unwrap().len()
     }
 
     /// Carries a pod's wires, as if it had found them by itself.
-    pub fn adopt(&self, pod: &Pod) {
+    pub(crate) fn adopt(&self, pod: &Pod) {
         self.inner.add(pod);
     }
 
     /// Lets go of everything.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let wires = std::mem::take(&mut *self.inner.wires.lock().unwrap());
         wires.into_values().for_each(|wire| assert!(self.inner.enforcer.detach(wire)));
     }

@@ -23,31 +23,31 @@ const PREFIX: &str = "penstock-cni-";
 const PLUGINS: &str = "/usr/lib/cni";
 
 /// The plugin under test.
-pub const OURS: &str = env!("CARGO_BIN_EXE_penstock-cni");
+pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_penstock-cni");
 
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A pod's sandbox.
-pub struct Pod {
-    pub container: String,
-    pub namespace: Namespace,
+pub(crate) struct Pod {
+    pub(crate) container: String,
+    pub(crate) namespace: Namespace,
     /// The last ADD's result, as DEL and CHECK get it.
     result: Option<String>,
 }
 
 /// One plugin's answer.
-pub struct Said {
-    pub stdout: String,
-    pub code: Option<u64>,
-    pub message: String,
+pub(crate) struct Said {
+    pub(crate) stdout: String,
+    pub(crate) code: Option<u64>,
+    pub(crate) message: String,
 }
 
 /// The node. Dropping it removes everything that it made.
-pub struct Node {
-    pub daemon: Daemon,
-    pub host: Namespace,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Node {
+    pub(crate) daemon: Daemon,
+    pub(crate) host: Namespace,
+    pub(crate) directory: tempfile::TempDir,
     prefix: String,
     created: Vec<Namespace>,
     containers: u32,
@@ -55,7 +55,7 @@ pub struct Node {
 
 impl Node {
     /// An empty node that routes.
-    pub fn new() -> Node {
+    pub(crate) fn new() -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("{PREFIX}{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::tempdir().expect("a directory");
@@ -63,8 +63,12 @@ impl Node {
         let daemon = Daemon::start(&directory.path().join("cni.sock"));
         let mut node = Node { daemon, host: host.clone(), directory, prefix, created: Vec::new(), containers: 0 };
         node.create(&host);
-        host.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/default/forwarding", "1")])
-            .expect("making the host a router");
+        host.sysctl(&[
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/default/forwarding", "1"),
+        ])
+        .expect("making the host a router");
         host.batch(&["address add 10.99.0.1/32 dev lo".to_owned()]).expect("giving the host an address");
         let script = node.directory.path().join("vpc");
         fs::write(&script, include_str!("vpc.py")).expect("writing the primary");
@@ -81,7 +85,7 @@ impl Node {
     }
 
     /// A sandbox without interfaces.
-    pub fn pod(&mut self) -> Pod {
+    pub(crate) fn pod(&mut self) -> Pod {
         self.containers += 1;
         let container = format!("c{}", self.containers);
         let namespace = Namespace::named(format!("{}{container}", self.prefix));
@@ -90,17 +94,17 @@ impl Node {
     }
 
     /// Where splices are written down.
-    pub fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::at(self.directory.path().join("netns"))
     }
 
     /// The host's namespace, as the library takes it.
-    pub fn opened_host(&self) -> Opened {
+    pub(crate) fn opened_host(&self) -> Opened {
         Opened::open(&self.host.path()).expect("the host")
     }
 
     /// Our entry in a list of plugins.
-    pub fn ours(&self) -> Value {
+    pub(crate) fn ours(&self) -> Value {
         json!({
             "type": "penstock-cni",
             "socket": self.directory.path().join("cni.sock"),
@@ -110,12 +114,12 @@ impl Node {
     }
 
     /// What the plugin has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// An address of each family by host-local.
-    pub fn ipam(&self, number: u8) -> Value {
+    pub(crate) fn ipam(&self, number: u8) -> Value {
         json!({
             "type": "host-local",
             "dataDir": self.directory.path().join("ipam"),
@@ -125,7 +129,7 @@ impl Node {
     }
 
     /// Runs one plugin of a list.
-    pub fn call(&self, version: &str, plugin: &Value, command: &str, pod: &Pod, previous: Option<&str>) -> Said {
+    pub(crate) fn call(&self, version: &str, plugin: &Value, command: &str, pod: &Pod, previous: Option<&str>) -> Said {
         let mut config = plugin.clone();
         config["cniVersion"] = version.into();
         config["name"] = "net".into();
@@ -158,7 +162,7 @@ impl Node {
     }
 
     /// Runs a plugin on the host with this environment and input, and reads its answer as the specification has it.
-    pub fn execute(&self, binary: &Path, variables: &[(&str, &str)], input: &str) -> Said {
+    pub(crate) fn execute(&self, binary: &Path, variables: &[(&str, &str)], input: &str) -> Said {
         let mut command = self.host.command();
         command.arg(binary).env("CNI_PATH", format!("{PLUGINS}:{}", self.directory.path().display()));
         command.envs(variables.iter().copied());
@@ -168,13 +172,14 @@ impl Node {
             return Said { stdout, code: None, message: String::new() };
         }
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let error: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| json!({"code": 0, "msg": stdout + &stderr}));
+        let error: Value =
+            serde_json::from_str(&stdout).unwrap_or_else(|_| json!({"code": 0, "msg": stdout + &stderr}));
         let message = error["msg"].as_str().unwrap_or_default().to_owned();
         Said { stdout: error.to_string(), code: error["code"].as_u64(), message }
     }
 
     /// ADD, plugin by plugin.
-    pub fn try_add(&self, pod: &mut Pod, version: &str, plugins: &[Value]) -> Result<(), Said> {
+    pub(crate) fn try_add(&self, pod: &mut Pod, version: &str, plugins: &[Value]) -> Result<(), Said> {
         let mut result: Option<String> = None;
         for plugin in plugins {
             let said = self.call(version, plugin, "ADD", pod, result.as_deref());
@@ -184,7 +189,11 @@ impl Node {
                 return Err(said);
             }
             if plugin["type"] == "penstock-cni" {
-                assert_eq!(Some(said.stdout.as_str()), result.as_deref(), "the result is passed on byte for byte");
+                assert_eq!(
+                    Some(said.stdout.as_str()),
+                    result.as_deref().map(str::trim),
+                    "the result is passed on byte for byte"
+                );
             }
             result = Some(said.stdout);
         }
@@ -193,14 +202,14 @@ impl Node {
     }
 
     /// ADD, which has to succeed.
-    pub fn add(&self, pod: &mut Pod, version: &str, plugins: &[Value]) {
+    pub(crate) fn add(&self, pod: &mut Pod, version: &str, plugins: &[Value]) {
         if let Err(said) = self.try_add(pod, version, plugins) {
             panic!("ADD of {}: {}\n{}", pod.container, said.message, self.log());
         }
     }
 
     /// CHECK of each plugin, which has to find nothing.
-    pub fn check(&self, pod: &Pod, version: &str, plugins: &[Value]) {
+    pub(crate) fn check(&self, pod: &Pod, version: &str, plugins: &[Value]) {
         for plugin in plugins {
             let said = self.call(version, plugin, "CHECK", pod, pod.result.as_deref());
             assert_eq!(said.code, None, "CHECK of {}: {}", plugin["type"], said.message);
@@ -208,7 +217,7 @@ impl Node {
     }
 
     /// DEL, in reverse order, each with the final result.
-    pub fn delete(&self, pod: &Pod, version: &str, plugins: &[Value]) {
+    pub(crate) fn delete(&self, pod: &Pod, version: &str, plugins: &[Value]) {
         for plugin in plugins.iter().rev() {
             let said = self.call(version, plugin, "DEL", pod, pod.result.as_deref());
             assert_eq!(said.code, None, "DEL of {}: {}", plugin["type"], said.message);
@@ -217,7 +226,7 @@ impl Node {
     }
 
     /// `penstock-cni` called by hand, on the host, perhaps to die at a place.
-    pub fn by_hand(&self, words: &[&str], dies_at: Option<&str>) -> Output {
+    pub(crate) fn by_hand(&self, words: &[&str], dies_at: Option<&str>) -> Output {
         let mut command = self.host.command();
         command.arg(OURS).args(words).env("PENSTOCK_CNI_DIRECTORY", self.directory.path().join("netns"));
         if let Some(place) = dies_at {
@@ -227,13 +236,13 @@ impl Node {
     }
 
     /// Carries the wires of a pod that was spliced without the plugin.
-    pub fn carry(&self, pod: &Pod) {
+    pub(crate) fn carry(&self, pod: &Pod) {
         let splice = self.store().find(&pod.container).unwrap().expect("the pod is spliced");
         self.daemon.adopt(&(&splice).into());
     }
 
     /// What the host has: interfaces, routes, rules, and rules of iptables.
-    pub fn traces(&self) -> BTreeMap<&'static str, String> {
+    pub(crate) fn traces(&self) -> BTreeMap<&'static str, String> {
         let commands = [
             ("links", "ip -o link show"),
             ("routes", "ip route show table all"),
@@ -245,7 +254,7 @@ impl Node {
     }
 
     /// Whether nothing of ours is left on the node: no pin, no file, no mount.
-    pub fn assert_nothing_left(&self) {
+    pub(crate) fn assert_nothing_left(&self) {
         let (splices, broken) = self.store().list().unwrap();
         assert!(splices.is_empty() && broken.is_empty(), "{splices:?} {broken:?}");
         let left: Vec<_> = fs::read_dir(self.directory.path().join("netns")).unwrap().flatten().collect();
@@ -283,14 +292,14 @@ fn feed(mut command: Command, input: &str) -> Output {
 }
 
 /// Runs a program in a namespace, with a time limit. The words are parted at spaces.
-pub fn output(namespace: &Namespace, words: &str) -> Output {
+pub(crate) fn output(namespace: &Namespace, words: &str) -> Output {
     let mut command = namespace.command();
     command.args(["timeout", "--kill-after=1", "20"]).args(words.split_whitespace());
     command.output().unwrap_or_else(|error| panic!("{words}: {error}"))
 }
 
 /// The same for one that has to succeed; answers what it printed.
-pub fn run(namespace: &Namespace, words: &str) -> String {
+pub(crate) fn run(namespace: &Namespace, words: &str) -> String {
     let output = output(namespace, words);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{words}: {}\n{stdout}{stderr}", output.status);
@@ -298,7 +307,9 @@ pub fn run(namespace: &Namespace, words: &str) -> String {
 }
 
 /// Everything that a pod can see of its network, without what an observer changes.
-pub fn view(pod: &Pod) -> BTreeMap<&'static str, String> {
+pub(crate) fn view(pod: &Pod) -> BTreeMap<&'static str, String> {
+    // The kernel takes up to a second to say of an interface that has the index of its peer that it is up.
+    eventually("eth0 is up", || run(&pod.namespace, "ip -o link show eth0").contains("state UP"));
     let commands = [
         ("links", "ip -o -d link show"),
         ("addresses", "ip -o address show"),
@@ -308,28 +319,33 @@ pub fn view(pod: &Pod) -> BTreeMap<&'static str, String> {
         ("neighbours", "ip neigh show nud permanent"),
         ("settings", "sysctl -a -r ^net\\.ipv[46]\\.(conf|neigh)\\.eth"),
     ];
-    let without = |text: String| -> String {
-        let lines = text.lines().map(|line| {
-            let words = line.split_whitespace().filter(|word| !matches!(*word, "noprefixroute" | "nodad"));
-            words.collect::<Vec<_>>().join(" ")
-        });
-        let mut lines: Vec<String> = lines.filter(|line| !line.contains("stable_secret")).collect();
+    let plain = |text: String| -> String {
+        let words = |line: &str| {
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            // How addresses are told is ours: routes of their prefixes are compared as routes.
+            words.retain(|word| !matches!(*word, "noprefixroute" | "nodad"));
+            // Namespaces are numbered as they are met, and named if somebody can name them.
+            if let Some(at) = words.iter().position(|word| word.starts_with("link-netns")) {
+                words.drain(at..at + 2);
+            }
+            words.join(" ")
+        };
+        let mut lines: Vec<String> = text.lines().filter(|line| !line.contains("stable_secret")).map(words).collect();
         lines.sort();
-        // Where the other end of a pair is, is numbered as namespaces are met.
-        lines.join("\n").split(' ').filter(|word| !word.parse::<u32>().is_ok_and(|_| false)).collect::<Vec<_>>().join(" ")
+        lines.join("\n")
     };
-    commands.into_iter().map(|(name, words)| (name, without(run(&pod.namespace, words)))).collect()
+    commands.into_iter().map(|(name, words)| (name, plain(run(&pod.namespace, words)))).collect()
 }
 
 /// The first global address of a family.
-pub fn address(pod: &Pod, family: u8) -> String {
+pub(crate) fn address(pod: &Pod, family: u8) -> String {
     let text = run(&pod.namespace, &format!("ip -{family} -o address show dev eth0 scope global"));
     let address = text.split_whitespace().nth(3).unwrap_or_else(|| panic!("no address: {text}"));
     address.split('/').next().unwrap().to_owned()
 }
 
 /// Waits until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let pause = Duration::from_millis(10);
     let mut rest = PATIENCE;
     while !holds() {
