@@ -3,7 +3,7 @@
 set -euo pipefail
 
 build=(build-essential clang pkg-config)
-run=(iproute2 ethtool iptables nftables ipset conntrack containernetworking-plugins)
+run=(iproute2 ethtool iptables nftables ipset conntrack containernetworking-plugins procps)
 clients=(curl nginx-light iperf3 dnsmasq-base iputils-ping traceroute tcpdump socat python3)
 
 missing=()

@@ -6,6 +6,20 @@
 //!
 //! ADD asks the daemon first (so that a node on which it does not run yet is left as it was, and the runtime tries again),
 //! makes the splice, and tells the daemon, which answers when the wires carry frames under a policy that knows the pod.
+//!
+//! The entry at the end of a conflist, with what may be said and what holds otherwise:
+//! ```json
+//! {
+//!   "type": "penstock-cni",
+//!   "socket": "/run/penstock/cni.sock",
+//!   "directory": "/run/penstock/netns",
+//!   "timeoutSeconds": 20,
+//!   "logFile": "/var/log/penstock/cni.log"
+//! }
+//! ```
+//! Without `logFile` the log goes to standard error. Codes of errors: 1, 4, 5, 6, 7, 11 and 50 as the specification has
+//! them; 100 a step was refused by the system, 101 the pod's interfaces cannot be put behind wires, 102 the daemon refused,
+//! 103 CHECK found something that is not as ADD made it.
 
 mod config;
 mod error;

@@ -117,7 +117,7 @@ fn a_pod_sees_no_difference_and_gets_back_what_it_had() {
             "ip address add 10.6.0.1/24 dev other",
             "ip route add 10.7.0.0/16 nexthop dev eth0 weight 2 nexthop via 10.6.0.9 dev other",
             "ip -6 route add fd07::/64 dev eth0 metric 5",
-            "ip -6 route add fd07::/64 dev other metric 5",
+            "ip -6 route append fd07::/64 dev other metric 5",
             "ip rule add iif eth0 lookup 77 priority 700",
             "ip -6 rule add oif eth0 lookup 77 priority 701",
         ] {
