@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 target=${TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 # With --target the flags are for the program alone, not for what runs while it is built.
-RUSTFLAGS="-Ctarget-feature=+crt-static" cargo build --release --locked -p penstock-cni --target "$target"
+RUSTFLAGS="-Ctarget-feature=+crt-static -Cstrip=symbols" cargo build --release --locked -p penstock-cni --target "$target"
 built=${CARGO_TARGET_DIR:-target}/$target/release/penstock-cni
 if readelf --program-headers "$built" | grep -q INTERP; then
     echo "cni: $built asks for a dynamic loader; it must not" >&2

@@ -250,7 +250,9 @@ impl Node {
             ("rules", "ip rule show"),
             ("nat", "iptables -t nat -S"),
         ];
-        commands.into_iter().map(|(name, words)| (name, run(&self.host, words))).collect()
+        // The kernel says it some time after a bridge has lost its last port.
+        let said = |words: &str| run(&self.host, words).replace(" linkdown", "");
+        commands.into_iter().map(|(name, words)| (name, said(words))).collect()
     }
 
     /// Whether nothing of ours is left on the node: no pin, no file, no mount.
