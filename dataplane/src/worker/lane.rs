@@ -153,7 +153,7 @@ impl Datapath {
             let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
             let whole = self.trace.is_some() || wire.standing.slot.is_none();
             let (glances, reads) = ahead.read(burst, wire, turn.direction, &self.flows, whole);
-            for ((frame, glance), read) in burst.drain(..glances.len()).zip(&*glances).zip(reads) {
+            for ((frame, glance), read) in burst.drain(..glances.len()).zip(glances.iter()).zip(reads) {
                 if pass(&mut self.flows, &current, &frame, glance) {
                     self.send_home(turn, frame);
                     continue;
