@@ -6,7 +6,7 @@ use std::time::Duration;
 use penstock_bench::compare::contender::{Kind, Layout, PortKind, Running, Setting, userspace};
 use penstock_bench::compare::topology::Family;
 use penstock_bench::compare::workload::packets::Ends;
-use penstock_bench::compare::workload::{Flows, Turn};
+use penstock_bench::compare::workload::{Flows, Turn, reach};
 
 /// Sets a contender up, checks it, and takes it down.
 fn check(kind: Kind, family: Family) {
@@ -61,4 +61,30 @@ fn penstock_decides_as_its_peers_do() {
         check(Kind::Bare(port), Family::V4);
     }
     check(Kind::PenstockStateless(PortKind::AfXdp), Family::V4);
+    check(Kind::PenstockList(PortKind::AfPacket), Family::V4);
+    check(Kind::PenstockList(PortKind::AfPacket), Family::V6);
+}
+
+#[test]
+fn clients_are_checked_by_what_is_denied_too() {
+    let start = |kind, is_pair| {
+        let setting = Setting { is_pair, flows: 4_096, ..Setting::new(kind, 100, Layout::Clients) };
+        let running = Running::start(setting).unwrap_or_else(|error| panic!("{}: {error:#}", kind.name()));
+        running.go_on();
+        running
+    };
+    userspace::use_program(env!("CARGO_BIN_EXE_penstock-bench").into());
+    for (kind, is_pair) in [
+        (Kind::Penstock(PortKind::AfPacket), false),
+        (Kind::Penstock(PortKind::AfPacket), true),
+        (Kind::Bare(PortKind::AfPacket), true),
+    ] {
+        reach::check(&start(kind, is_pair))
+            .unwrap_or_else(|error| panic!("{}, pair {is_pair}: {error:#}", kind.name()));
+    }
+    // One that is said to have rules and lets everything pass.
+    let mut open = start(Kind::Forwarding, false);
+    open.setting.kind = Kind::Ipset;
+    let error = reach::check(&open).expect_err("a denied connection was answered");
+    assert!(error.to_string().contains("not allowed"), "{error:#}");
 }

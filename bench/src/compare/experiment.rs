@@ -15,6 +15,8 @@ pub struct Experiment {
     pub work: Work,
     /// Who does it.
     pub settings: Vec<Setting>,
+    /// How many times the usual number of rounds: of what differs much from one turn to the next.
+    pub times: usize,
 }
 
 const ALL_SIZES: [u32; 4] = [10, 1_000, 10_000, 100_000];
@@ -26,7 +28,8 @@ const AF_PACKET: Kind = Kind::Penstock(PortKind::AfPacket);
 const ROOM_FOR_NEW: u32 = 1 << 23;
 
 fn one(name: &str, work: Work, settings: Vec<Setting>) -> Experiment {
-    Experiment { name: name.to_owned(), work, settings }
+    let times = if matches!(work, Work::Bulk { .. } | Work::Latency) { 2 } else { 1 };
+    Experiment { name: name.to_owned(), work, settings, times }
 }
 
 /// In which layouts a contender is measured for packet rates: a kernel's one with everything on one CPU as well, because
@@ -45,7 +48,7 @@ fn with_flows(settings: Vec<Setting>, flows: u32) -> Vec<Setting> {
 
 /// Everything, in the order in which it is measured: the ceilings first. All rules are made from `seed`.
 pub fn all(is_quick: bool, seed: u64) -> Vec<Experiment> {
-    let mut all = vec![ceilings(), established(is_quick), new_flows(is_quick)];
+    let mut all = vec![ceilings(is_quick), established(is_quick), new_flows(is_quick)];
     all.extend(sizes(is_quick));
     all.push(numbers_of_flows(is_quick));
     if !is_quick {
@@ -54,6 +57,9 @@ pub fn all(is_quick: bool, seed: u64) -> Vec<Experiment> {
     }
     all.extend(clients(is_quick));
     all.extend(changes(is_quick));
+    if is_quick {
+        all.iter_mut().for_each(|experiment| experiment.times = 1);
+    }
     for setting in all.iter_mut().flat_map(|experiment| &mut experiment.settings) {
         setting.seed = seed;
     }
@@ -61,14 +67,11 @@ pub fn all(is_quick: bool, seed: u64) -> Vec<Experiment> {
 }
 
 /// What this machine's interfaces can do without any policy.
-fn ceilings() -> Experiment {
-    let kinds = [
-        Kind::Bare(PortKind::AfXdp),
-        Kind::Bare(PortKind::AfPacket),
-        Kind::Bare(PortKind::Tap),
-        Kind::Forwarding,
-        Kind::XdpRedirect,
-    ];
+fn ceilings(is_quick: bool) -> Experiment {
+    let mut kinds = vec![Kind::Bare(PortKind::AfXdp), Kind::Bare(PortKind::AfPacket), Kind::Forwarding];
+    if !is_quick {
+        kinds.extend([Kind::Bare(PortKind::Tap), Kind::XdpRedirect]);
+    }
     let settings = kinds.iter().flat_map(|&kind| packets(kind, 0)).collect();
     one("ceilings", Work::Packets(Flows::Established), settings)
 }

@@ -13,7 +13,8 @@ use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
 use dataplane::rules::list::{AddressRange, FlagMatch, ListRule, Ports, RuleList, TooManyRules};
 use dataplane::rules::{
-    Action, AddressSet, Chain, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId, WireRules,
+    Action, AddressSet, Chain, Peers, Policy, PortRange, Query, Rule, RuleId, RuleSet, Services, Tier, WireId,
+    WireRules,
 };
 
 use ipnet::IpNet;
@@ -243,7 +244,9 @@ pub fn node(rules: u32, seed: u64) -> RuleSet {
             Policy::Open | Policy::List(_) => Chain { tiers: vec![Tier { rules: Vec::new(), default: Action::Deny }] },
             Policy::Chain(chain) => (**chain).clone(),
         };
-        chain.tiers[0].rules.push(live.clone());
+        let rules = &mut chain.tiers[0].rules;
+        rules.retain(|rule| !means_the_traffic(rule));
+        rules.push(live.clone());
         Policy::Chain(Arc::new(chain))
     };
     // The largest, so that the figure is not that of a nearly empty wire.
@@ -262,6 +265,24 @@ pub fn node(rules: u32, seed: u64) -> RuleSet {
         }
     }
     set
+}
+
+/// Whether a generated rule happens to allow what is sent in checks or measured, in either direction: the traffic is to
+/// pass by the last rule, and what is denied by none.
+fn means_the_traffic(rule: &Rule) -> bool {
+    let udp = [DENIED_PORT, UDP_PORTS.0].map(|port| (Protocol::UDP, port));
+    let tcp = std::iter::once(DENIED_PORT).chain(TCP_PORTS.0..=TCP_PORTS.1).map(|port| (Protocol::TCP, port));
+    let services: Vec<_> =
+        udp.into_iter().chain(tcp).filter(|&(protocol, port)| rule.services.contains(protocol, port)).collect();
+    let peers = [Family::V4, Family::V6].into_iter().flat_map(|family| {
+        let ends = [family.generator(), family.sink()].into_iter().filter_map(|end| end.parse().ok());
+        (0..SOURCES).map(move |number| source(family, number)).chain(ends)
+    });
+    !services.is_empty()
+        && peers.map(Address::from).any(|peer| {
+            let (protocol, port) = services[0];
+            rule.matches(Query::new(peer, protocol, port), &|_, _| false)
+        })
 }
 
 fn live_rule() -> Rule {
@@ -297,8 +318,6 @@ pub const DIRECTIONS: [(Direction, &str); 2] = [(Direction::Ingress, "i"), (Dire
 
 #[cfg(test)]
 mod tests {
-    use dataplane::rules::Query;
-
     use super::*;
 
     #[test]
@@ -318,6 +337,49 @@ mod tests {
                 assert_eq!(distinct.len(), 1_000, "a map takes no element twice");
             }
         }
+    }
+
+    #[test]
+    fn no_seed_lets_another_rule_decide_the_traffic() {
+        // The first is one whose generated rules allow everything to somebody.
+        for seed in [1_795_387_958_778_671_264, crate::micro::fresh_seed()] {
+            let set = node(100_000, seed);
+            let live = set.wires.iter().find(|wire| wire.wire == LIVE).unwrap();
+            for (family, number) in [(Family::V4, 0), (Family::V4, 200), (Family::V6, 9)] {
+                let peer = Address::from(source(family, number));
+                for (direction, policy) in [(Direction::Ingress, &live.ingress), (Direction::Egress, &live.egress)] {
+                    for protocol in [Protocol::UDP, Protocol::TCP] {
+                        let judge = |port| policy.judge(direction, Query::new(peer, protocol, port));
+                        assert_eq!(judge(DENIED_PORT).action, Action::Deny, "seed {seed}");
+                        let port = if protocol == Protocol::UDP { UDP_PORTS.0 } else { TCP_PORTS.1 };
+                        assert_eq!(judge(port).rule, Some(LIVE_RULE), "seed {seed}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_allows_what_the_entries_allow() {
+        for family in [Family::V4, Family::V6] {
+            let list = list(&entries(1_000, family, false, 11), family).unwrap();
+            let pod = Address::from(family.sink().parse::<IpAddr>().unwrap());
+            let judge = |port| {
+                let query = Query::new(Address::from(source(family, 255)), Protocol::UDP, port);
+                list.judge(Direction::Ingress, Query { local: pod, ..query })
+            };
+            // The last rule, so that all are in its way.
+            assert_eq!(judge(UDP_PORTS.0).rule, Some(RuleId(1_001)));
+            assert_eq!(judge(DENIED_PORT).action, Action::Deny);
+        }
+    }
+
+    #[test]
+    fn lists_in_a_row_hold_the_protocol_of_the_traffic_alone() {
+        let text = iptables(&of_the_traffic(entries(500, Family::V4, false, 3)), Family::V4, Tracking::Off);
+        // The allowing rule for TCP is the only one of another protocol.
+        assert_eq!(text.lines().filter(|line| line.contains("-p tcp")).count(), 1);
+        assert_eq!(text.lines().filter(|line| line.contains("-p udp")).count(), 501);
     }
 
     #[test]

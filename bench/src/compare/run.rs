@@ -103,7 +103,7 @@ impl Results {
             }
         }
         let turn = |round: usize, lane: &mut Lane| lane.turn(experiment.work, round, effort.turn());
-        let results = interleave(effort.rounds, &mut lanes, turn);
+        let results = interleave(effort.rounds * experiment.times, &mut lanes, turn);
         process::check()?;
         for (lane, result) in lanes.iter().zip(results) {
             let setting = lane.running.setting;
