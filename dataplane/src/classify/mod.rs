@@ -61,13 +61,16 @@ use list::ListTable;
 use partition::Cut;
 use spans::V4;
 use table::ChainTable;
-use trie::Trie;
+use trie::{Trie, Walk};
 
 /// In place of a chain's number: the direction is open.
 const OPEN: u32 = u32::MAX;
 
 /// Set in the number of a list, where that stands in place of a chain's.
 const LIST: u32 = 1 << 31;
+
+/// Queries that [`Classifier::judge_burst`] judges side by side.
+const BURST: usize = 32;
 
 /// Cells in the tables of all chains: 256 MiB. Policies stay far below.
 pub(crate) const MAX_CELLS: usize = 1 << 26;
@@ -156,6 +159,29 @@ impl Addresses {
         let trie = if address.is_v4() { &self.v4 } else { &self.v6 };
         trie.lookup(address.to_bits())
     }
+
+    /// The classes of many queries' far ends, at most [`BURST`].
+    #[inline]
+    fn classes_of(&self, queries: &[Query], classes: &mut [u32; BURST]) {
+        let mut walks = [Walk::default(); BURST];
+        let count = queries.len().min(BURST);
+        for (walk, query) in walks.iter_mut().zip(queries) {
+            let trie = if query.peer.is_v4() { &self.v4 } else { &self.v6 };
+            *walk = trie.start(query.peer.to_bits());
+        }
+        // All take a step before any takes the next.
+        let mut on_the_way = true;
+        while on_the_way {
+            on_the_way = false;
+            for (walk, query) in walks[..count].iter_mut().zip(queries) {
+                let trie = if query.peer.is_v4() { &self.v4 } else { &self.v6 };
+                on_the_way |= trie.step(walk);
+            }
+        }
+        for (class, walk) in classes.iter_mut().zip(&walks[..count]) {
+            *class = walk.class();
+        }
+    }
 }
 
 /// A compiled rule set; the default one knows no wire.
@@ -201,6 +227,28 @@ impl Classifier {
         }
         let class = self.addresses.class(query.peer);
         self.decisions[self.chains[chain as usize].decision(class, query.protocol, query.port) as usize]
+    }
+
+    /// Judges many at once: as many decisions are written as there are of both, each what [`Classifier::judge`] answers.
+    /// What one of them waits for, the others use.
+    pub fn judge_burst(&self, slot: WireSlot, direction: Direction, queries: &[Query], decisions: &mut [Decision]) {
+        let Some(chains) = self.directions.get(slot.index()) else { return decisions.fill(Decision::CLOSED) };
+        let chain = chains[direction as usize];
+        if chain & LIST != 0 {
+            match self.lists.get((chain & !LIST) as usize).and_then(Option::as_ref) {
+                Some(list) => list.judge_burst(direction, queries, decisions),
+                None => decisions.fill(Decision::OPEN),
+            }
+            return;
+        }
+        let chain = &self.chains[chain as usize];
+        for (queries, decisions) in queries.chunks(BURST).zip(decisions.chunks_mut(BURST)) {
+            let mut classes = [0; BURST];
+            self.addresses.classes_of(queries, &mut classes);
+            for ((query, class), decision) in queries.iter().zip(classes).zip(decisions) {
+                *decision = self.decisions[chain.decision(class, query.protocol, query.port) as usize];
+            }
+        }
     }
 
     /// How large it is.

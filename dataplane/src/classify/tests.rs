@@ -109,13 +109,13 @@ fn check(rules: &RuleSet, classifier: &Classifier, random: &[Query]) -> Result<(
                 let queries = ports.iter().flat_map(move |&port| PROTOCOLS.map(move |protocol| (protocol, port)));
                 queries.map(move |(protocol, port)| Query::new(peer, protocol, port))
             });
-            for query in at_edges.chain(random.iter().copied()) {
-                prop_assert_eq!(
-                    classifier.judge(slot, direction, query),
-                    policy.judge(direction, query),
-                    "{:?}",
-                    query
-                );
+            let queries: Vec<Query> = at_edges.chain(random.iter().copied()).collect();
+            let mut at_once = vec![Decision::CLOSED; queries.len()];
+            classifier.judge_burst(slot, direction, &queries, &mut at_once);
+            for (&query, at_once) in queries.iter().zip(at_once) {
+                let expected = policy.judge(direction, query);
+                prop_assert_eq!(classifier.judge(slot, direction, query), expected, "{:?}", query);
+                prop_assert_eq!(at_once, expected, "{:?}", query);
             }
         }
     }
@@ -164,6 +164,9 @@ fn a_wire_that_is_not_named_has_no_slot_and_a_foreign_slot_is_closed() {
     assert_eq!(classifier.slot(WireId(6)), None);
     assert_eq!(classifier.judge(classifier.slot(WireId(7)).unwrap(), Direction::Egress, query), Decision::OPEN);
     assert_eq!(classifier.judge(WireSlot(1), Direction::Egress, query), Decision::CLOSED);
+    let mut burst = [Decision::OPEN; 3];
+    classifier.judge_burst(WireSlot(1), Direction::Egress, &[query; 3], &mut burst);
+    assert_eq!(burst, [Decision::CLOSED; 3]);
     let empty = Classifier::compile(&RuleSet::default()).unwrap();
     assert_eq!(empty.judge(WireSlot(0), Direction::Ingress, query), Decision::CLOSED);
 }

@@ -42,6 +42,27 @@ impl Entry {
     }
 }
 
+/// A look-up on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    number: u128,
+    entry: Entry,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Walk { number: 0, entry: Entry(0) }
+    }
+}
+
+impl Walk {
+    /// What was looked up, once there is no further step.
+    #[inline(always)]
+    pub(super) fn class(&self) -> u32 {
+        self.entry.0
+    }
+}
+
 /// One byte of the address, in one cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -77,6 +98,7 @@ impl Node {
         (node, kept)
     }
 
+    #[inline(always)]
     fn entry(&self, byte: usize) -> usize {
         let word = byte / 64;
         let set = (self.starts[word] & (u64::MAX >> (63 - byte % 64))).count_ones();
@@ -177,6 +199,27 @@ impl Trie {
             entry = chunk.entries[node.entry(byte as usize)];
         }
         entry.0
+    }
+
+    /// Begins a look-up that goes on step by step beside others.
+    #[inline(always)]
+    pub(super) fn start(&self, number: u128) -> Walk {
+        let entry = self.root[(number >> self.root_shift) as usize & (self.root.len() - 1)];
+        Walk { number, entry }
+    }
+
+    /// Goes a level down. Whether there may be another one below.
+    #[inline(always)]
+    pub(super) fn step(&self, walk: &mut Walk) -> bool {
+        if !walk.entry.is_node() {
+            return false;
+        }
+        let (chunk, place) = walk.entry.place();
+        let chunk = &*self.chunks[chunk];
+        let node = &chunk.nodes[place];
+        let byte = (walk.number ^ node.prefix) >> node.shift;
+        walk.entry = if byte > 0xff { Entry(node.outside) } else { chunk.entries[node.entry(byte as usize)] };
+        walk.entry.is_node()
     }
 
     /// Bytes on the heap.

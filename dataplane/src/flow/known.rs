@@ -3,10 +3,10 @@
 //! be is refused here, with nothing changed, and goes their way.
 
 use super::tcp::{self, Step};
-use super::{FlowHash, FlowRef, FlowState, FlowTable, KeyWords, Origin};
+use super::{FlowEntry, FlowHash, FlowRef, FlowState, FlowTable, KeyWords, Origin};
 use crate::arch::prefetch::prefetch_slice;
 use crate::packet::{Direction, Protocol, TcpSegment};
-use crate::rules::Epoch;
+use crate::rules::{Epoch, WireId};
 use crate::time::Time;
 
 /// What all frames of a burst have in common.
@@ -101,6 +101,37 @@ impl FlowTable {
         entry.count(origin, length);
         let expires = current.next_second.saturating_add(self.config().timeouts.of(self.entry(flow)));
         self.live_until(flow, expires);
+        true
+    }
+
+    /// Adds the flow that a datagram of this many bytes opens, after policy has allowed it, where there is room without
+    /// anything having to go. `false`: nothing has changed.
+    #[inline]
+    pub fn open_datagram(
+        &mut self,
+        wire: WireId,
+        words: &KeyWords,
+        hash: FlowHash,
+        current: &Current,
+        length: u32,
+    ) -> bool {
+        let key = words.key();
+        let quota = self.config().wire_quota;
+        let is_full = quota > 0 && self.shares.flows(wire) >= quota;
+        if is_full || !self.shares.has_room(wire) || self.find_key(&key, hash).is_some() {
+            return false;
+        }
+        let epoch = current.epochs[current.direction as usize];
+        let Some(flow) = self.add(wire, FlowEntry::new(key, current.direction, epoch, FlowState::Unreplied), hash)
+        else {
+            return false;
+        };
+        self.flow_mut(flow).count(Origin::Original, length);
+        let expires = current.next_second.saturating_add(self.config().timeouts.udp);
+        self.entry_mut(flow).expires = expires;
+        self.note_expiry(expires);
+        self.shares.list(wire, flow.0);
+        self.prefetch_free();
         true
     }
 

@@ -240,18 +240,9 @@ impl FlowTable {
             self.remove(old);
         }
         self.make_room(crossing.wire, crossing.now)?;
-        let number = self.shares.first_free().ok_or(DropReason::FlowTableFull)?;
-        if !self.index.insert(hash.0, number) {
-            return Err(DropReason::FlowTableFull);
-        }
-        self.shares.take_free();
-        self.shares.add(crossing.wire);
-        self.len += 1;
-        self.used = self.used.max(number + 1);
-        let flow = FlowRef(number);
+        let fresh = FlowEntry::new(*key, crossing.direction, epoch, FlowState::Unreplied);
+        let flow = self.add(crossing.wire, fresh, hash).ok_or(DropReason::FlowTableFull)?;
         let mut entry = self.flow_mut(flow);
-        *entry.entry = FlowEntry::new(*key, crossing.direction, epoch, FlowState::Unreplied);
-        *entry.detail = FlowDetail::zeroed();
         match packet.transport {
             Transport::Tcp(segment) if segment.flags.syn() => tcp::open(&mut entry, &segment),
             Transport::Tcp(segment) => tcp::pick_up(&mut entry, &segment),
@@ -263,6 +254,24 @@ impl FlowTable {
         self.relist(flow);
         self.prefetch_free();
         Ok(flow)
+    }
+
+    /// Puts an entry into a free place and the index, if there is room in both; else nothing changes.
+    #[inline]
+    pub(super) fn add(&mut self, wire: WireId, fresh: FlowEntry, hash: FlowHash) -> Option<FlowRef> {
+        let number = self.shares.first_free()?;
+        if !self.index.insert(hash.0, number) {
+            return None;
+        }
+        self.shares.take_free();
+        self.shares.add(wire);
+        self.len += 1;
+        self.used = self.used.max(number + 1);
+        let flow = FlowRef(number);
+        let entry = self.flow_mut(flow);
+        *entry.entry = fresh;
+        *entry.detail = FlowDetail::zeroed();
+        Some(flow)
     }
 
     /// Asks for the memory that the next insert will write to.

@@ -5,15 +5,20 @@
 //! Of the frames that come most a [`Glance`] is enough: if their flow is known they pass by it. All others are read whole, at
 //! once or when their flow turns out to be new.
 
+use arrayvec::ArrayVec;
+
 use crate::address::Address;
 use crate::arch::prefetch::prefetch_slice;
 use crate::flow::{FlowHash, FlowKey, FlowRef, FlowTable, KeyWords};
 use crate::frame::Frame;
 use crate::packet::{Direction, Link, Packet, Parsed, Payload, Protocol, Tuple};
 use crate::parse::{Medium, dissect, parse_into};
-use crate::rules::WireId;
+use crate::rules::{Decision, Query, WireId};
 use crate::verdict::DropReason;
 use crate::wire::{Tracking, Wire};
+
+use super::datapath::Turn;
+use super::journey::query;
 
 /// How many frames are read ahead: enough to hide the way to memory, and what is kept of them fits into half of an L1
 /// cache.
@@ -155,8 +160,11 @@ impl Glance {
             return None;
         }
         let words = KeyWords::of(wire.id, direction, &dissected);
-        let hash = flows.hash_words(&words);
-        flows.prefetch_index(hash);
+        let mut hash = FlowHash::ZERO;
+        if wire.tracking == Tracking::Stateful {
+            hash = flows.hash_words(&words);
+            flows.prefetch_index(hash);
+        }
         Some(Glance {
             words,
             hash,
@@ -165,6 +173,12 @@ impl Glance {
             transport_offset: dissected.transport_offset,
             kind: if dissected.protocol == Protocol::TCP { Kind::Segment } else { Kind::Datagram },
         })
+    }
+
+    /// Whether the frame seems to be of no flow.
+    #[inline]
+    fn is_stranger(&self) -> bool {
+        self.kind != Kind::Unseen && self.candidate == FlowRef::NONE
     }
 
     /// The flow's protocol.
@@ -178,6 +192,15 @@ impl Glance {
 pub(super) struct Ahead {
     glances: Box<[Glance]>,
     reads: Box<[Read]>,
+    /// What policy says of frames that seem to be of no flow, all asked at once. It says the same when it is their turn.
+    decisions: Box<[Option<Decision>]>,
+}
+
+/// What is known of some frames, each at its place.
+pub(super) struct Seen<'a> {
+    pub(super) glances: &'a [Glance],
+    pub(super) decisions: &'a [Option<Decision>],
+    pub(super) reads: &'a mut [Read],
 }
 
 impl Ahead {
@@ -185,6 +208,7 @@ impl Ahead {
         Ahead {
             glances: (0..AHEAD).map(|_| Glance::BLANK).collect(),
             reads: (0..AHEAD).map(|_| Read::blank(flows)).collect(),
+            decisions: vec![None; AHEAD].into(),
         }
     }
 
@@ -195,17 +219,21 @@ impl Ahead {
         &mut self,
         frames: &[Frame],
         wire: &Wire,
-        direction: Direction,
+        turn: &Turn<'_>,
         flows: &FlowTable,
         whole: bool,
-    ) -> (&[Glance], &mut [Read]) {
+    ) -> Seen<'_> {
+        let direction = turn.direction;
         let count = frames.len().min(AHEAD);
         let frames = &frames[..count];
         let (glances, reads) = (&mut self.glances[..count], &mut self.reads[..count]);
         for frame in frames.iter().take(HEADERS_AHEAD) {
             prefetch_slice(frame.bytes(), 0);
         }
-        let may_glance = !whole && wire.tracking == Tracking::Stateful && wire.medium == Medium::Ethernet;
+        // A hash, which tells whose a frame is, is made where flows are kept.
+        let is_alone = wire.hand_off.is_none();
+        let is_fit = wire.medium == Medium::Ethernet && (wire.tracking == Tracking::Stateful || is_alone);
+        let may_glance = !whole && is_fit;
         for (index, frame) in frames.iter().enumerate() {
             if let Some(later) = frames.get(index + HEADERS_AHEAD) {
                 prefetch_slice(later.bytes(), 0);
@@ -217,13 +245,45 @@ impl Ahead {
                 reads[index].fill(frame, wire.medium, wire.id, direction, flows);
             }
         }
+        let mut strangers = 0;
         for (glance, read) in glances.iter_mut().zip(&*reads) {
-            if glance.kind != Kind::Unseen {
+            if wire.tracking == Tracking::Off {
+                strangers += usize::from(glance.kind != Kind::Unseen);
+            } else if glance.kind != Kind::Unseen {
                 glance.candidate = flows.candidate(glance.hash, glance.protocol()).unwrap_or(FlowRef::NONE);
+                strangers += usize::from(glance.candidate == FlowRef::NONE);
             } else if read.packet().is_some() {
                 flows.prefetch_entry(read.lookup.hash);
             }
         }
-        (glances, reads)
+        let decisions = &mut self.decisions[..count];
+        // A stranger may belong to another lane's worker.
+        if strangers > 0 && is_alone {
+            judge_strangers(glances, decisions, wire, turn);
+        } else {
+            decisions.fill(None);
+        }
+        Seen { glances, decisions, reads }
+    }
+}
+
+/// Asks the policy about all frames that seem to be of no flow.
+#[inline(never)]
+fn judge_strangers(glances: &[Glance], decisions: &mut [Option<Decision>], wire: &Wire, turn: &Turn<'_>) {
+    decisions.fill(None);
+    let Some(slot) = wire.standing.slot else { return };
+    let mut queries = ArrayVec::<Query, AHEAD>::new();
+    for glance in glances {
+        if glance.is_stranger() {
+            queries.push(query(turn.direction, &glance.words.key().tuple(turn.direction)));
+        }
+    }
+    let mut answers = [Decision::CLOSED; AHEAD];
+    turn.policy.classifier().judge_burst(slot, turn.direction, &queries, &mut answers[..queries.len()]);
+    let mut answers = answers.into_iter();
+    for (glance, decision) in glances.iter().zip(decisions) {
+        if glance.is_stranger() {
+            *decision = answers.next();
+        }
     }
 }

@@ -1,38 +1,41 @@
 //! All of a worker that a frame passes through, in one piece: its policy and its burst are borrowed meanwhile.
 
 use std::io;
+use std::slice::from_ref;
 
 use super::act::Judged;
-use super::ahead::{Ahead, Glance, Kind, Read};
+use super::ahead::{Ahead, Glance, Kind, Read, Seen};
 use super::journey::{Fate, Journey, Report, Resumed};
 use super::parking::{Answer, Parking};
 use crate::event::{Event, Outbox, Trace};
 use crate::flow::{Crossing, Current, FlowTable};
 use crate::fragment::{DatagramRef, FragmentTable, Held};
 use crate::frame::{Burst, Frame};
-use crate::packet::Direction;
+use crate::packet::{Direction, TcpSegment};
 use crate::parse::segment;
 use crate::port::Pool;
 use crate::publish::{PolicyReader, Snapshot};
-use crate::rules::WireId;
+use crate::rules::{Action, Decision, WireId};
 use crate::time::Time;
 use crate::verdict::DropReason;
-use crate::wire::Wire;
+use crate::wire::{Tracking, Wire};
 
 /// Lets a frame pass if it is of a known flow that it leaves as it is.
 #[inline(always)]
 pub(super) fn pass(flows: &mut FlowTable, current: &Current, frame: &Frame, glance: &Glance) -> bool {
-    let bytes = frame.bytes();
-    let length = bytes.len() as u32;
+    let length = frame.bytes().len() as u32;
     match glance.kind {
         Kind::Unseen => false,
         Kind::Datagram => flows.pass_datagram(glance.candidate, &glance.words, current, length),
-        Kind::Segment => {
-            let header = bytes.get(usize::from(glance.transport_offset)..).unwrap_or_default();
-            segment(header, glance.transport_length.into())
-                .is_some_and(|read| flows.pass_segment(glance.candidate, &glance.words, current, length, &read))
-        }
+        Kind::Segment => segment_of(frame, glance)
+            .is_some_and(|segment| flows.pass_segment(glance.candidate, &glance.words, current, length, &segment)),
     }
+}
+
+/// The TCP header that a glance has found in a frame, if it is as it should be.
+#[inline(always)]
+fn segment_of(frame: &Frame, glance: &Glance) -> Option<TcpSegment> {
+    segment(frame.bytes().get(usize::from(glance.transport_offset)..)?, glance.transport_length.into())
 }
 
 /// The wires and what they share.
@@ -90,17 +93,16 @@ impl Datapath {
         while passed < burst.len() {
             let Some(Some(wire)) = self.wires.get(turn.at) else { return };
             let whole = self.trace.is_some() || wire.standing.slot.is_none();
-            let (glances, reads) = ahead.read(&burst[passed..], wire, turn.direction, &self.flows, whole);
-            let known = self.pass_known(turn, &burst[passed..], glances);
-            passed += known;
-            if known == glances.len() {
+            let Seen { glances, decisions, reads } = ahead.read(&burst[passed..], wire, turn, &self.flows, whole);
+            let plain = self.pass_plain(turn, &burst[passed..], glances, decisions);
+            passed += plain;
+            if plain == glances.len() {
                 continue;
             }
             self.push_out(turn, burst.drain(..passed));
             passed = 0;
-            let (glances, reads) = (&glances[known..], &mut reads[known..]);
-            for ((frame, glance), read) in burst.drain(..glances.len()).zip(glances).zip(reads) {
-                self.judge_glanced(turn, frame, glance, read);
+            for (at, frame) in (plain..glances.len()).zip(burst.drain(..glances.len() - plain)) {
+                self.judge_glanced(turn, frame, &glances[at], &decisions[at], &mut reads[at]);
             }
         }
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
@@ -112,23 +114,47 @@ impl Datapath {
         }
     }
 
-    /// Lets frames from the front of a burst pass as long as they are of known flows, and says how many did.
+    /// Lets frames from the front of a burst pass as long as nothing but their counting is due: they are of known flows, or
+    /// policy has allowed them beforehand. Says how many did.
     #[inline]
-    fn pass_known(&mut self, turn: &Turn<'_>, frames: &[Frame], glances: &[Glance]) -> usize {
+    fn pass_plain(
+        &mut self,
+        turn: &Turn<'_>,
+        frames: &[Frame],
+        glances: &[Glance],
+        decisions: &[Option<Decision>],
+    ) -> usize {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return 0 };
         let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
-        let (mut passed, mut bytes) = (0, 0);
-        for (frame, glance) in frames.iter().zip(glances) {
-            if !pass(&mut self.flows, &current, frame, glance) {
-                break;
+        let (mut passed, mut bytes, mut classified) = (0, 0, 0);
+        for ((frame, glance), decision) in frames.iter().zip(glances).zip(decisions) {
+            let length = frame.bytes().len() as u32;
+            match decision {
+                None if pass(&mut self.flows, &current, frame, glance) => {}
+                Some(Decision { action: Action::Allow | Action::Pass, log: false, .. }) => {
+                    let passes = match (wire.tracking, glance.kind) {
+                        (Tracking::Off, Kind::Segment) => segment_of(frame, glance).is_some(),
+                        (Tracking::Off, _) => true,
+                        (Tracking::Stateful, Kind::Datagram) => {
+                            self.flows.open_datagram(wire.id, &glance.words, glance.hash, &current, length)
+                        }
+                        (Tracking::Stateful, _) => false,
+                    };
+                    if !passes {
+                        break;
+                    }
+                    classified += 1;
+                }
+                _ => break,
             }
             passed += 1;
-            bytes += frame.bytes().len() as u64;
+            bytes += u64::from(length);
         }
         let tally = &mut wire.tallies[turn.direction as usize];
         tally.forwarded += passed as u64;
         tally.forwarded_segments += passed as u64;
         tally.forwarded_bytes += bytes;
+        tally.classified += classified;
         passed
     }
 
@@ -145,24 +171,40 @@ impl Datapath {
         }
     }
 
-    /// One frame of a burst in which not all are of known flows.
-    fn judge_glanced(&mut self, turn: &Turn<'_>, mut frame: Frame, glance: &Glance, read: &mut Read) {
-        if glance.kind != Kind::Unseen {
-            if self.pass_known(turn, std::slice::from_ref(&frame), std::slice::from_ref(glance)) == 1 {
-                return self.push_out(turn, std::iter::once(frame));
-            }
-            match self.hand_over_glanced(turn, frame, glance.hash) {
-                Some(own) => frame = own,
-                None => return,
-            }
-            read.complete(&frame, glance);
+    /// One frame of a burst in which not all pass at once.
+    fn judge_glanced(
+        &mut self,
+        turn: &Turn<'_>,
+        mut frame: Frame,
+        glance: &Glance,
+        decision: &Option<Decision>,
+        read: &mut Read,
+    ) {
+        if glance.kind == Kind::Unseen {
+            return self.judge(turn, frame, read, None, None);
         }
-        self.judge(turn, frame, read, None);
+        let (frames, glances, decisions) = (from_ref(&frame), from_ref(glance), from_ref(decision));
+        if self.pass_plain(turn, frames, glances, decisions) == 1 {
+            return self.push_out(turn, std::iter::once(frame));
+        }
+        match self.hand_over_glanced(turn, frame, glance.hash) {
+            Some(own) => frame = own,
+            None => return,
+        }
+        read.complete(&frame, glance);
+        self.judge(turn, frame, read, None, *decision);
     }
 
     /// One frame, read already, to `act`, and the fragments that waited for it.
     #[inline]
-    pub(super) fn judge(&mut self, turn: &Turn<'_>, frame: Frame, read: &Read, resumed: Option<&Resumed>) {
+    pub(super) fn judge(
+        &mut self,
+        turn: &Turn<'_>,
+        frame: Frame,
+        read: &Read,
+        resumed: Option<&Resumed>,
+        foretold: Option<Decision>,
+    ) {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         let (direction, length) = (turn.direction, frame.length() as u32);
         let crossing = Crossing { wire: wire.id, direction, length, now: turn.now };
@@ -175,6 +217,7 @@ impl Datapath {
             flows: &mut self.flows,
             fragments: &mut self.fragments,
             resumed,
+            foretold,
             judged_as: None,
             report: &mut report,
         };
@@ -200,7 +243,7 @@ impl Datapath {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
         wire.stand_in(turn.policy);
         let read = Read::new(&frame, wire.medium, wire.id, turn.direction, &self.flows);
-        self.judge(turn, frame, &read, resumed);
+        self.judge(turn, frame, &read, resumed, None);
     }
 
     /// Frames whose question has been answered go on.

@@ -75,6 +75,8 @@ pub(super) struct Journey<'a, 'r> {
     pub(super) fragments: &'a mut FragmentTable,
     /// Set when the frame has waited.
     pub(super) resumed: Option<&'a Resumed>,
+    /// What the policy says of the frame as the first of a new flow, if it has been asked already.
+    pub(super) foretold: Option<Decision>,
     /// What control said that the flow stands for.
     pub(super) judged_as: Option<Query>,
     pub(super) report: &'a mut Report<'r>,
@@ -165,9 +167,8 @@ impl Journey<'_, '_> {
         if let Transport::Icmp(icmp) = packet.transport {
             return self.stateless(packet, icmp);
         }
-        let direction = self.crossing.direction;
-        let decision = self.classify(direction, query(direction, &lookup.key.tuple(direction)))?;
-        self.settle(direction, decision)
+        let decision = self.classify_frame(lookup)?;
+        self.settle(self.crossing.direction, decision)
     }
 
     /// An ICMP error passes if it is about a live flow that policy still allows.
@@ -234,7 +235,7 @@ impl Journey<'_, '_> {
         self.flows.can_open(packet, self.crossing.now)?;
         let direction = self.crossing.direction;
         let epoch = self.epoch(direction)?;
-        let decision = self.classify(direction, query(direction, &lookup.key.tuple(direction)))?;
+        let decision = self.classify_frame(lookup)?;
         match self.settle(self.crossing.direction, decision)? {
             Fate::Forward => {
                 let flow = self.flows.insert_hashed(&lookup.key, lookup.hash, &self.crossing, packet, epoch)?;
@@ -248,6 +249,17 @@ impl Journey<'_, '_> {
     #[inline]
     fn epoch(&self, direction: Direction) -> Result<Epoch, DropReason> {
         self.wire.standing.epoch(direction)
+    }
+
+    /// Asks about the frame, as it shows itself, unless that has been done.
+    fn classify_frame(&mut self, lookup: &Lookup) -> Result<Decision, DropReason> {
+        let direction = self.crossing.direction;
+        let Some(decision) = self.foretold else {
+            return self.classify(direction, query(direction, &lookup.key.tuple(direction)));
+        };
+        self.report.decision = Some(decision);
+        self.report.judged = Some(direction);
+        Ok(decision)
     }
 
     fn classify(&mut self, direction: Direction, query: Query) -> Result<Decision, DropReason> {

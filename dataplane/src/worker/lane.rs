@@ -2,7 +2,7 @@
 
 use super::Worker;
 use super::act::Judged;
-use super::ahead::{Ahead, Kind, Lookup, Read};
+use super::ahead::{Ahead, Kind, Lookup, Read, Seen};
 use super::datapath::{Datapath, Turn, pass};
 use super::handoff::{ClosedLane, HandOff, Outcome, Returned};
 use super::journey::{Fate, Journey, Resumed};
@@ -152,8 +152,8 @@ impl Datapath {
             wire.stand_in(turn.policy);
             let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
             let whole = self.trace.is_some() || wire.standing.slot.is_none();
-            let (glances, reads) = ahead.read(burst, wire, turn.direction, &self.flows, whole);
-            for ((frame, glance), read) in burst.drain(..glances.len()).zip(glances.iter()).zip(reads) {
+            let Seen { glances, reads, .. } = ahead.read(burst, wire, turn, &self.flows, whole);
+            for ((frame, glance), read) in burst.drain(..glances.len()).zip(glances).zip(reads) {
                 if pass(&mut self.flows, &current, &frame, glance) {
                     self.send_home(turn, frame);
                     continue;
@@ -161,7 +161,7 @@ impl Datapath {
                 if glance.kind != Kind::Unseen {
                     read.complete(&frame, glance);
                 }
-                self.judge(turn, frame, read, None);
+                self.judge(turn, frame, read, None, None);
             }
         }
     }
