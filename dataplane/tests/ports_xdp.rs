@@ -119,8 +119,7 @@ fn what_cannot_be_opened_says_why() {
     drop(xdp(&wire, "inside").open().unwrap());
 
     world.inside(&wire, "ip link add many numrxqueues 2 numtxqueues 2 type veth peer name twin numtxqueues 2");
-    let error = fails(xdp(&wire, "many"));
-    assert!(matches!(error, PortError::SeveralQueues { queues: 2, .. }), "{error}");
+    drop(xdp(&wire, "many").open().unwrap());
     drop(xdp(&wire, "many").with_queue(1).open().unwrap());
     let error = fails(xdp(&wire, "many").with_queue(7));
     assert!(matches!(error, PortError::Unsupported { .. }), "{error}");

@@ -26,17 +26,18 @@ mod umem;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arch::prefetch::prefetch_address;
 use crate::frame::{Burst, Frame};
-use crate::port::claim::Claim;
-use crate::port::link::{self, Link, Restore};
+use crate::port::link;
 use crate::port::xsk::{RING, Socket};
 use crate::port::{Capabilities, Pool, Port, PortCounters, PortKind, checksum};
 use crate::time::Time;
 
-use program::Program;
+use program::Device;
+pub use setup::Shared;
 pub use umem::{Umem, umem};
 
 /// The largest MTU: what a page holds beside the headroom and the kernel's own data (veth, as most drivers without
@@ -73,7 +74,7 @@ pub enum Unmarked {
 /// How an AF_XDP port is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AfXdpOptions {
-    /// The queue; `None` is the only one of a device that has one.
+    /// The queue; `None` is all that the device has.
     pub queue: Option<u32>,
     /// How the XDP program is attached.
     pub attach: XdpChoice,
@@ -109,9 +110,7 @@ pub struct AfXdp {
     /// The pool over `umem`, when no other port shares it.
     own: Option<Pool>,
     socket: Socket,
-    program: Program,
-    link: Link,
-    restore: Restore,
+    queue: u32,
     holders: Box<[Holder]>,
     receiving: usize,
     transmitting: usize,
@@ -122,8 +121,10 @@ pub struct AfXdp {
     /// The last send found the device switched off.
     is_down: bool,
     checked: Time,
+    /// Whether the queue has been given up.
+    is_closed: bool,
     /// Last, so that the device is free only once nothing reads it.
-    _claim: Claim,
+    device: Arc<Device>,
 }
 
 /// `struct xdp_statistics`.
@@ -145,10 +146,11 @@ impl fmt::Debug for AfXdp {
 }
 
 impl AfXdp {
-    /// Detaches the program, waits for what is being sent, and takes everything back.
+    /// Gives up the queue, waits for what is being sent, and takes everything back.
     fn shut(&mut self, memory: &mut Pool) {
-        self.program.detach();
-        self.link.restore(std::mem::take(&mut self.restore));
+        if !std::mem::replace(&mut self.is_closed, true) {
+            self.device.close(self.queue);
+        }
         for _ in 0..100 {
             self.reap(memory);
             if self.transmitting == 0 || self.kick_waiting().is_err() {

@@ -67,17 +67,6 @@ pub enum PortError {
         /// The most that is possible, in bytes.
         limit: usize,
     },
-    /// The device has several receive queues and none was chosen.
-    #[error(
-        "{device} receives on {queues} queues and an AF_XDP port reads one; reduce them with `ethtool -L {device} combined \
-         1`, or name the queue that all traffic is steered to"
-    )]
-    SeveralQueues {
-        /// The device's name.
-        device: String,
-        /// How many.
-        queues: u32,
-    },
     /// Somebody else holds the queue.
     #[error("queue {queue} of {device} is taken by another AF_XDP socket; stop the program that holds it")]
     QueueBusy {
@@ -143,7 +132,6 @@ impl PortError {
             PortError::NoSuchDevice { .. }
             | PortError::NoSuchNamespace { .. }
             | PortError::BadName { .. }
-            | PortError::SeveralQueues { .. }
             | PortError::DeviceExists { .. }
             | PortError::Capture { .. }
             | PortError::Mismatch { .. } => false,

@@ -185,6 +185,16 @@ impl Link {
         }
     }
 
+    /// Number of transmit queues in use; 1 where the device does not say.
+    pub(crate) fn transmit_queues(&self) -> u32 {
+        let mut words = [0u32; 9];
+        words[0] = ethtool::GCHANNELS;
+        match self.ethtool(&mut words) {
+            Ok(()) => (words[6] + words[8]).max(1),
+            Err(_) => 1,
+        }
+    }
+
     /// Switches off what rewrites or merges frames before XDP sees them: large receive offload and the stripping of
     /// VLAN tags; for generic XDP, which runs after it, GRO too. Answers what was on and what could not be changed.
     pub(crate) fn plain_receive(&self, generic: bool) -> (Restore, Vec<&'static str>) {

@@ -2,9 +2,11 @@
 
 use crate::address::MacAddress;
 use crate::port::af_packet::{AfPacket, AfPacketOptions};
-use crate::port::af_xdp::{self, AfXdp, AfXdpOptions, Umem};
+use crate::port::af_xdp::{self, AfXdp, AfXdpOptions, Shared, Umem};
+use crate::port::link::Link;
 use crate::port::netns::{self, NetworkNamespace};
 use crate::port::pcap::{PcapOptions, PcapPort};
+use crate::port::queues::Queues;
 use crate::port::tap::{Tap, TapOptions};
 use crate::port::{Pool, Port, PortError, PortKind};
 
@@ -101,7 +103,8 @@ impl PortSpec {
     /// # Errors
     /// [`PortError`], with the remedy.
     pub fn open(&self) -> Result<Opened, PortError> {
-        self.open_sharing(None)
+        let (ports, warnings) = self.open_dealt(&mut [])?;
+        one_port(ports, warnings, &self.device)
     }
 
     /// Opens the port; an AF_XDP port lives in the given memory and belongs to its pool, other kinds do not look at it.
@@ -109,27 +112,40 @@ impl PortSpec {
     /// # Errors
     /// As [`PortSpec::open`].
     pub fn open_with(&self, umem: &Umem, pool: &mut Pool) -> Result<Opened, PortError> {
-        self.open_sharing(Some((umem, pool)))
+        let (ports, warnings) = self.open_dealt(&mut [(umem, pool)])?;
+        one_port(ports, warnings, &self.device)
     }
 
-    fn open_sharing(&self, shared: Option<(&Umem, &mut Pool)>) -> Result<Opened, PortError> {
+    /// The ports of the device's queues, in the order in which they are dealt out to the memories; of a kind without queues, one.
+    fn open_dealt(&self, shared: &mut [Shared<'_>]) -> Result<(Vec<Box<dyn Port>>, Vec<String>), PortError> {
         let namespace = self.open_namespace()?;
         let place = namespace.as_ref().map_or("this network namespace", NetworkNamespace::name);
         netns::within(namespace.as_ref(), &self.device, || {
-            let mut warnings = Vec::new();
             let port: Box<dyn Port> = match self.kind {
                 PortKind::AfPacket => Box::new(AfPacket::open(&self.device, place, self.options.af_packet)?),
                 PortKind::AfXdp => {
-                    let (port, told) = AfXdp::open(&self.device, place, self.options.af_xdp, shared)?;
-                    warnings = told;
-                    Box::new(port)
+                    let (ports, told) = AfXdp::open(&self.device, place, self.options.af_xdp, shared)?;
+                    return Ok((ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect(), told));
                 }
                 PortKind::Tap => Box::new(Tap::open_tap(&self.device, self.options.tap)?),
                 PortKind::Tun => Box::new(Tap::open_tun(&self.device, self.options.tap)?),
                 PortKind::Pcap => Box::new(PcapPort::open(&self.device, &self.options.pcap)?),
                 PortKind::Memory => return Err(self.no_device()),
             };
-            Ok(Opened { port, warnings })
+            Ok((vec![port], Vec::new()))
+        })
+    }
+
+    /// How many lanes the device's queues are enough for, and the most queues that one of so many lanes has to read.
+    fn queues(&self) -> Result<(usize, usize), PortError> {
+        if self.options.af_xdp.queue.is_some() {
+            return Ok((1, 1));
+        }
+        netns::within(self.open_namespace()?.as_ref(), &self.device, || {
+            let link = Link::open(&self.device, self.namespace.as_deref().unwrap_or("this network namespace"))?;
+            let receive = link.receive_queues() as usize;
+            // A lane sends by the queue of its own number.
+            Ok((receive.min(link.transmit_queues() as usize), receive))
         })
     }
 
@@ -149,18 +165,77 @@ impl PortSpec {
     }
 }
 
+/// All that was opened of a device and goes to one worker, as one port.
+fn one_port(mut ports: Vec<Box<dyn Port>>, warnings: Vec<String>, device: &str) -> Result<Opened, PortError> {
+    let only = if ports.len() == 1 { ports.pop() } else { None };
+    let port = match only {
+        Some(port) => port,
+        None => Box::new(Queues::new(ports).map_err(|source| PortError::of(device, "watching its queues", source))?),
+    };
+    Ok(Opened { port, warnings })
+}
+
 /// Opens both ports of a wire with a pool of `frames` chunks that suits them, and limits each to what both can carry. Two
-/// AF_XDP ports share a UMEM, of [`LEAST_SHARED`] chunks at least. Nothing is left open when one of them fails.
+/// AF_XDP ports share a UMEM, of [`LEAST_SHARED`] chunks for each queue at least. Nothing is left open when one of them fails.
 ///
 /// # Errors
 /// [`PortError`], of the port that cannot be opened, or because the two do not fit each other.
 pub fn open_pair(inside: &PortSpec, outside: &PortSpec, frames: usize) -> Result<OpenedPair, PortError> {
-    let (first, second, pool) = if (inside.kind, outside.kind) == (PortKind::AfXdp, PortKind::AfXdp) {
-        let (umem, mut pool) = inside.open_umem(frames.max(LEAST_SHARED))?;
-        (inside.open_with(&umem, &mut pool)?, outside.open_with(&umem, &mut pool)?, pool)
-    } else {
-        (inside.open()?, outside.open()?, Pool::new(frames, Pool::SUPER_FRAME))
+    if (inside.kind, outside.kind) == (PortKind::AfXdp, PortKind::AfXdp)
+        && let Some(pair) = open_lanes(inside, outside, frames, 1)?.pop()
+    {
+        return Ok(pair);
+    }
+    let (first, second) = (inside.open()?, outside.open()?);
+    join(inside, outside, first, second, Pool::new(frames, Pool::SUPER_FRAME))
+}
+
+/// Opens a wire for several workers: a pair of ports with a pool for each of its lanes. There are as many lanes as workers, if both
+/// devices have as many queues in both directions; a lane with more than one queue of a device reads them in turn. Otherwise as
+/// [`open_pair`]: a wire whose ports are not both AF_XDP has one lane.
+///
+/// # Errors
+/// As [`open_pair`].
+pub fn open_lanes(
+    inside: &PortSpec,
+    outside: &PortSpec,
+    frames: usize,
+    workers: usize,
+) -> Result<Vec<OpenedPair>, PortError> {
+    if (inside.kind, outside.kind) != (PortKind::AfXdp, PortKind::AfXdp) {
+        return Ok(vec![open_pair(inside, outside, frames)?]);
+    }
+    let (own, other) = (inside.queues()?, outside.queues()?);
+    let lanes = workers.min(own.0).min(other.0).max(1);
+    let queues = own.1.max(other.1).div_ceil(lanes);
+    // Of several lanes each has frames away, beside those that its devices have.
+    let chunks = frames.max(LEAST_SHARED) * queues * if lanes > 1 { 2 } else { 1 };
+    let mut memories = (0..lanes).map(|_| inside.open_umem(chunks)).collect::<Result<Vec<_>, _>>()?;
+    let mut deal = |spec: &PortSpec| -> Result<Vec<Opened>, PortError> {
+        let mut shared: Vec<Shared<'_>> = memories.iter_mut().map(|(umem, pool)| (&*umem, pool)).collect();
+        let (ports, warnings) = spec.open_dealt(&mut shared)?;
+        let mut hands: Vec<Vec<Box<dyn Port>>> = (0..lanes).map(|_| Vec::new()).collect();
+        for (number, port) in ports.into_iter().enumerate() {
+            hands[number % lanes].push(port);
+        }
+        let mut warnings = vec![warnings].into_iter();
+        hands.into_iter().map(|hand| one_port(hand, warnings.next().unwrap_or_default(), &spec.device)).collect()
     };
+    let (firsts, seconds) = (deal(inside)?, deal(outside)?);
+    let pools = memories.into_iter().map(|(_, pool)| pool);
+    (firsts.into_iter().zip(seconds).zip(pools))
+        .map(|((first, second), pool)| join(inside, outside, first, second, pool))
+        .collect()
+}
+
+/// Joins the ports of a wire, or of one of its lanes.
+fn join(
+    inside: &PortSpec,
+    outside: &PortSpec,
+    first: Opened,
+    second: Opened,
+    pool: Pool,
+) -> Result<OpenedPair, PortError> {
     let mut pair = OpenedPair {
         inside: first.port,
         outside: second.port,

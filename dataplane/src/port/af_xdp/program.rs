@@ -1,7 +1,8 @@
-//! The XDP program that hands a queue's frames to its socket, loaded and attached.
+//! The XDP program that hands each queue's frames to its socket, loaded and attached, and the device that it is attached to.
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::XskMap;
 use aya::programs::links::FdLink;
@@ -10,6 +11,8 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::XdpChoice;
 use super::umem::{os_error, refusal};
+use crate::port::claim::Claim;
+use crate::port::link::{Link, Restore};
 use crate::port::{PortError, PortKind};
 
 /// Compiled by `build.rs` from `redirect.bpf.c`.
@@ -18,29 +21,33 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/re
 /// An attached program. Dropping it detaches it, and so does the end of the process.
 pub(super) struct Program {
     link: Option<FdLink>,
-    _program: Ebpf,
+    program: Ebpf,
+    /// Queues whose frames go to a socket.
+    open: usize,
     /// Whether the kernel runs it on socket buffers, for want of support in the driver.
     pub(super) is_generic: bool,
 }
 
 impl Program {
-    /// Loads the program, registers the socket for the queue, and attaches it in the namespace of the calling thread.
+    /// Loads the program, registers a socket for each queue, and attaches it in the namespace of the calling thread.
     pub(super) fn attach(
         device: &str,
         mtu: usize,
         index: i32,
-        queue: u32,
-        socket: RawFd,
+        sockets: &[(u32, RawFd)],
         choice: XdpChoice,
     ) -> Result<Self, PortError> {
         let fail = |action: &'static str| {
             move |error: &(dyn std::error::Error + 'static)| refusal(device, action, os_error(error).as_ref())
         };
-        let loaded = EbpfLoader::new().map_max_entries("sockets", queue + 1).load(OBJECT);
+        let entries = sockets.iter().map(|&(queue, _)| queue + 1).max().unwrap_or(1);
+        let loaded = EbpfLoader::new().map_max_entries("sockets", entries).load(OBJECT);
         let mut program = loaded.map_err(|error| fail("loading the XDP program")(&error))?;
         let map = program.map_mut("sockets").expect("the object defines the map");
-        let mut sockets = XskMap::try_from(map).map_err(|error| fail("finding the XDP map")(&error))?;
-        sockets.set(queue, socket, 0).map_err(|error| fail("registering the AF_XDP socket")(&error))?;
+        let mut map = XskMap::try_from(map).map_err(|error| fail("finding the XDP map")(&error))?;
+        for &(queue, socket) in sockets {
+            map.set(queue, socket, 0).map_err(|error| fail("registering the AF_XDP socket")(&error))?;
+        }
         let xdp: &mut Xdp = program
             .program_mut("redirect")
             .expect("the object defines the program")
@@ -68,16 +75,48 @@ impl Program {
             },
         };
         let link = attached.map_err(|error| explain(device, mtu, &error))?;
-        Ok(Program { link: Some(link), _program: program, is_generic })
+        Ok(Program { link: Some(link), program, open: sockets.len(), is_generic })
     }
 
-    /// Detaches the program and waits until no processor runs it any more: afterwards the kernel writes no more frames.
-    pub(super) fn detach(&mut self) {
-        if self.link.take().is_some() {
+    /// Takes a queue's frames from its socket, drops them, and waits until no processor hands over one any more: afterwards the
+    /// kernel writes no more frames. Detaches the program with the last queue, and says so.
+    fn close(&mut self, queue: u32) -> bool {
+        self.open = self.open.saturating_sub(1);
+        if self.link.is_some() {
+            let map = self.program.map_mut("sockets").expect("the object defines the map");
+            let unset = XskMap::try_from(map).and_then(|mut sockets| sockets.unset(queue));
+            // A queue that keeps its socket has to be kept from it by all means: its chunks are about to be used again.
+            if self.open == 0 || unset.is_err() {
+                self.link = None;
+            }
             // An RCU grace period: frames in flight were handled within one. Without the call, a while does as well.
             if rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global).is_err() {
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
+        }
+        self.open == 0
+    }
+}
+
+/// What the ports of a device have in common, one a queue.
+pub(super) struct Device {
+    link: Link,
+    program: Mutex<Program>,
+    restore: Mutex<Restore>,
+    /// Last, so that the device is free only once nothing reads it.
+    _claim: Claim,
+}
+
+impl Device {
+    pub(super) fn new(link: Link, program: Program, restore: Restore, claim: Claim) -> Self {
+        Device { link, program: Mutex::new(program), restore: Mutex::new(restore), _claim: claim }
+    }
+
+    /// Gives up a queue, and with the last one the program, and what was changed at the device.
+    pub(super) fn close(&self, queue: u32) {
+        let was_last = self.program.lock().unwrap_or_else(PoisonError::into_inner).close(queue);
+        if was_last {
+            self.link.restore(std::mem::take(&mut *self.restore.lock().unwrap_or_else(PoisonError::into_inner)));
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::program::Program;
+use super::program::{Device, Program};
 use super::umem::{self, Umem, refusal};
 use super::{AfXdp, AfXdpOptions, Holder, MTU_LIMIT, Unmarked};
 use crate::port::claim::Claim;
@@ -13,78 +14,110 @@ use crate::port::xsk::{HEADROOM, RING, Socket};
 use crate::port::{Capabilities, ETHERNET_AND_TAG, Pool, PortCounters, PortError, PortKind};
 use crate::time::Time;
 
+/// The most queues of a device that are read.
+const MAX_QUEUES: u32 = 64;
+
+/// Memory that ports share, and its pool.
+pub type Shared<'a> = (&'a Umem, &'a mut Pool);
+
 impl AfXdp {
-    /// Opens a port on a device of the calling thread's namespace, which `namespace` names for people: with memory that it
-    /// shares (and its pool), or of its own. The warnings are sentences for the person who asked for it.
+    /// Opens ports on a device of the calling thread's namespace, which `namespace` names for people: one for each queue that
+    /// the options ask for. They are dealt out to the memories that they share, in turn, and come in that order; with none,
+    /// each has memory of its own. The warnings are sentences for the person who asked for it.
     ///
     /// # Errors
-    /// [`PortError`]: no such device, several queues, a busy queue, another XDP program, a large MTU, no AF_XDP, no privilege.
+    /// [`PortError`]: no such device, a busy queue, another XDP program, a large MTU, no AF_XDP, no privilege.
     pub fn open(
         device: &str,
         namespace: &str,
         options: AfXdpOptions,
-        shared: Option<(&Umem, &mut Pool)>,
-    ) -> Result<(Self, Vec<String>), PortError> {
+        shared: &mut [Shared<'_>],
+    ) -> Result<(Vec<Self>, Vec<String>), PortError> {
         let link = Link::open(device, namespace)?;
-        let mtu = check_device(device, &link, options)?;
+        let mtu = check_device(device, &link)?;
         let claim = Claim::take(&link, device)?;
-        let is_shared = shared.is_some();
-        let max_frame = mtu + ETHERNET_AND_TAG;
-        let mut own = None;
-        let (umem, pool) = match shared {
-            Some((umem, pool)) => (umem.clone(), pool),
-            None => {
-                let chunk_size = if max_frame + HEADROOM <= 2048 { 2048 } else { 4096 };
-                let (umem, pool) = umem::umem(options.chunks, chunk_size)?;
-                (umem, own.insert(pool))
-            }
+        let queues = match options.queue {
+            Some(queue) => queue..queue + 1,
+            None => 0..link.receive_queues().min(MAX_QUEUES),
         };
-        check_memory(device, mtu, &umem, pool)?;
-        let queue = options.queue.unwrap_or(0);
+        let mut memories = Vec::new();
+        for (number, _) in queues.clone().enumerate() {
+            memories.push(match shared.len() {
+                0 => own_memory(mtu, options.chunks)?,
+                count => {
+                    let (umem, pool) = &mut shared[number % count];
+                    check_memory(device, mtu, umem, pool)?;
+                    (umem.clone(), None)
+                }
+            });
+        }
         let index = link.index().map_err(|source| PortError::of(device, "looking up the interface", source))?;
-        let socket = bind(device, index, queue, &umem)?;
-        let descriptor = socket.descriptor().as_raw_fd();
-        let program = Program::attach(device, mtu, index, queue, descriptor, options.attach)?;
-        let (restore, stubborn) = link.plain_receive(program.is_generic);
-        let warnings = warnings(device, program.is_generic, &stubborn);
-        let target = umem.count() / if is_shared { 4 } else { 2 };
-        let is_local = program.is_generic || matches!(link.driver().as_str(), "veth" | "tun");
-        let mut port = AfXdp {
-            name: device.to_owned(),
-            capabilities: Capabilities {
-                gso: !is_shared,
-                partial_checksum: false,
-                multi_segment: false,
-                vlan: false,
-                ethernet: true,
-                max_frame,
-            },
-            counters: PortCounters::default(),
-            is_zero_copy: is_zero_copy(descriptor),
-            socket,
-            program,
-            link,
-            restore,
-            holders: vec![Holder::Us; umem.count()].into(),
-            receiving: 0,
-            transmitting: 0,
-            target: target.min(RING as usize),
-            complete_unmarked: match options.unmarked {
-                Unmarked::Auto => is_local,
-                Unmarked::Complete => true,
-                Unmarked::Ignore => false,
-            },
-            is_down: false,
-            checked: Time::ZERO,
-            umem,
-            own: None,
-            _claim: claim,
+        let mut sockets = Vec::new();
+        for (queue, (umem, _)) in queues.clone().zip(&memories) {
+            sockets.push(bind(device, index, queue, umem)?);
+        }
+        let registered: Vec<_> =
+            queues.clone().zip(sockets.iter().map(|socket| socket.descriptor().as_raw_fd())).collect();
+        let program = Program::attach(device, mtu, index, &registered, options.attach)?;
+        let (is_generic, driver) = (program.is_generic, link.driver());
+        let (restore, stubborn) = link.plain_receive(is_generic);
+        let warnings = warnings(device, is_generic, &stubborn);
+        let owner = Arc::new(Device::new(link, program, restore, claim));
+        let complete_unmarked = match options.unmarked {
+            Unmarked::Auto => is_generic || matches!(driver.as_str(), "veth" | "tun"),
+            Unmarked::Complete => true,
+            Unmarked::Ignore => false,
         };
-        // From here on frames can arrive, so that a worker may sleep before its first receive.
-        port.refill(pool);
-        port.own = own;
-        Ok((port, warnings))
+        // Ports of one memory have a quarter of it to receive into, all together: another device has as much.
+        let sharing = queues.len().div_ceil(shared.len().max(1));
+        let mut ports = Vec::new();
+        for (number, (((umem, own), socket), queue)) in memories.into_iter().zip(sockets).zip(queues).enumerate() {
+            let target = if own.is_none() { umem.count() / 4 / sharing } else { umem.count() / 2 };
+            let mut port = AfXdp {
+                name: device.to_owned(),
+                capabilities: Capabilities {
+                    gso: own.is_some(),
+                    partial_checksum: false,
+                    multi_segment: false,
+                    vlan: false,
+                    ethernet: true,
+                    max_frame: mtu + ETHERNET_AND_TAG,
+                },
+                counters: PortCounters::default(),
+                is_zero_copy: is_zero_copy(socket.descriptor().as_raw_fd()),
+                socket,
+                queue,
+                holders: vec![Holder::Us; umem.count()].into(),
+                receiving: 0,
+                transmitting: 0,
+                target: target.min(RING as usize),
+                complete_unmarked,
+                is_down: false,
+                checked: Time::ZERO,
+                umem,
+                own: None,
+                is_closed: false,
+                device: Arc::clone(&owner),
+            };
+            // From here on frames can arrive, so that a worker may sleep before its first receive.
+            match (own, shared.len()) {
+                (Some(mut own), _) => {
+                    port.refill(&mut own);
+                    port.own = Some(own);
+                }
+                (None, count) => port.refill(shared[number % count].1),
+            }
+            ports.push(port);
+        }
+        Ok((ports, warnings))
     }
+}
+
+/// Memory of a port's own, and its pool.
+fn own_memory(mtu: usize, chunks: u32) -> Result<(Umem, Option<Pool>), PortError> {
+    let chunk_size = if mtu + ETHERNET_AND_TAG + HEADROOM <= 2048 { 2048 } else { 4096 };
+    let (umem, pool) = umem::umem(chunks, chunk_size)?;
+    Ok((umem, Some(pool)))
 }
 
 /// Whether the memory suits the device, and the pool the memory.
@@ -105,7 +138,7 @@ fn check_memory(device: &str, mtu: usize, umem: &Umem, pool: &Pool) -> Result<()
 }
 
 /// What can be said of a device before anything is made: its MTU, when it fits.
-fn check_device(device: &str, link: &Link, options: AfXdpOptions) -> Result<usize, PortError> {
+fn check_device(device: &str, link: &Link) -> Result<usize, PortError> {
     let fail = |action| move |source| PortError::of(device, action, source);
     let hardware = link.hardware().map_err(fail("reading the link type"))?;
     if hardware != libc::ARPHRD_ETHER {
@@ -120,10 +153,6 @@ fn check_device(device: &str, link: &Link, options: AfXdpOptions) -> Result<usiz
     if mtu > MTU_LIMIT {
         let kind = PortKind::AfXdp.name();
         return Err(PortError::MtuTooLarge { device: device.to_owned(), kind, mtu, limit: MTU_LIMIT });
-    }
-    let queues = link.receive_queues();
-    if options.queue.is_none() && queues > 1 {
-        return Err(PortError::SeveralQueues { device: device.to_owned(), queues });
     }
     Ok(mtu)
 }
