@@ -67,6 +67,13 @@ impl Default for DirectionStats {
 }
 
 impl DirectionStats {
+    /// All counters, those of drops last.
+    fn all(&self) -> impl Iterator<Item = &Counter> {
+        let taken = [&self.received, &self.forwarded, &self.forwarded_segments, &self.forwarded_bytes];
+        let asked = [&self.classified, &self.rejudged, &self.handed_over];
+        taken.into_iter().chain(asked).chain(&self.dropped)
+    }
+
     /// Frames that were dropped for this reason.
     pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
@@ -92,6 +99,12 @@ pub struct PortStats {
     pub checksums_completed: Counter,
 }
 
+impl PortStats {
+    fn all(&self) -> impl Iterator<Item = &Counter> {
+        [&self.receive_overflow, &self.receive_errors, &self.send_errors, &self.checksums_completed].into_iter()
+    }
+}
+
 /// What a wire counts.
 #[derive(Debug, Default)]
 pub struct WireStats {
@@ -102,6 +115,25 @@ pub struct WireStats {
 }
 
 impl WireStats {
+    /// All counters, in an order that is always the same.
+    fn all(&self) -> impl Iterator<Item = &Counter> {
+        let directions = self.directions.iter().flat_map(DirectionStats::all);
+        std::iter::once(&self.flows).chain(directions).chain(self.ports.iter().flat_map(PortStats::all))
+    }
+
+    /// Sets all counters to the sums of others. Only for one that no worker counts in.
+    pub fn set_sum<'a>(&self, parts: impl Iterator<Item = &'a WireStats>) {
+        let mut sums = vec![0u64; self.all().count()];
+        for part in parts {
+            for (sum, counter) in sums.iter_mut().zip(part.all()) {
+                *sum += counter.get();
+            }
+        }
+        for (counter, sum) in self.all().zip(sums) {
+            counter.set(sum);
+        }
+    }
+
     /// One direction's counters.
     pub fn direction(&self, direction: Direction) -> &DirectionStats {
         &self.directions[direction as usize]

@@ -103,7 +103,7 @@ impl fmt::Debug for Scrape {
 /// What a wire counts for one direction, and how it is named.
 type PerDirection = (&'static str, &'static str, fn(&DirectionStats) -> &Counter);
 
-const PER_DIRECTION: [PerDirection; 5] = [
+const PER_DIRECTION: [PerDirection; 6] = [
     ("received_frames", "Frames that a wire took from the port that this direction starts at", |stats| &stats.received),
     ("forwarded_frames", "Frames that a wire let pass", |stats| &stats.forwarded),
     (
@@ -117,6 +117,11 @@ const PER_DIRECTION: [PerDirection; 5] = [
     ("rejudged_flows", "Flows that were judged again because the policy of their wire had changed", |stats| {
         &stats.rejudged
     }),
+    (
+        "handed_over_frames",
+        "Frames that came by a queue of another worker than the one that owns their flow",
+        |stats| &stats.handed_over,
+    ),
 ];
 
 impl Collector for Scrape {
@@ -125,6 +130,8 @@ impl Collector for Scrape {
         self.encode_build(encoder)?;
         self.encode_policy(encoder)?;
         self.encode_engine(encoder)?;
+        // What wires over several workers count is summed up here.
+        let _running = self.daemon.enforcer.wires();
         let wires = self.daemon.wires();
         encode_wires(encoder, &wires)?;
         encode_directions(encoder, &wires)?;

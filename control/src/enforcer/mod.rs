@@ -17,8 +17,12 @@ use dataplane::port::{Pool, PortError, PortSpec};
 use dataplane::publish::{Change, Generation, Publisher};
 use dataplane::rules::{RuleSet, WireId};
 use dataplane::stats::WireStats;
-use dataplane::wire::{Tracking, WireSetup};
+use dataplane::wire::Tracking;
 use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
+
+mod lanes;
+
+pub use lanes::Lane;
 
 /// How long a worker may take to acknowledge a policy before that is an error.
 const ACKNOWLEDGE: Duration = Duration::from_secs(5);
@@ -108,9 +112,9 @@ pub struct WireSpec {
 pub struct RunningWire {
     /// Its name.
     pub name: String,
-    /// Which worker owns it.
-    pub worker: usize,
-    /// What it counts.
+    /// The workers that it runs on: one, unless its devices have several queues.
+    pub lanes: Vec<Lane>,
+    /// What it counts; of several lanes, the sum of the moment of the last [`Enforcer::wires`] or [`Enforcer::count_ports`].
     pub stats: Arc<WireStats>,
     /// What setting it up wanted to tell, such as a fall-back.
     pub warnings: Vec<String>,
@@ -143,13 +147,16 @@ impl Enforcer {
             wires: Mutex::new(BTreeMap::new()),
             next_wire: AtomicU32::new(0),
         };
+        // The workers of a wire agree by it on whose a flow is.
+        let first = |source| EnforcerError::Worker { worker: 0, source };
+        let hash_key = random_key().map_err(first)?;
         for (id, &pinning) in config.workers.iter().enumerate() {
             let events = Outbox::new(4096);
             let trace = config.trace.then(|| Outbox::new(1 << 20));
             let ask = AskQueues::default();
             let secret = |source| EnforcerError::Worker { worker: id, source };
             let tracking = FlowConfig {
-                hash_key: random_key().map_err(secret)?,
+                hash_key,
                 wire_quota: match config.tracking.wire_quota {
                     0 => u32::try_from(config.flows / 2).unwrap_or(u32::MAX),
                     quota => quota,
@@ -180,44 +187,41 @@ impl Enforcer {
         self.wires.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a wire's ports and gives it to the worker with the fewest wires. It is closed until a rule set names it.
+    /// Opens a wire's ports and gives it to the worker with the fewest wires, or to several of them if both of its devices have
+    /// queues for them. It is closed until a rule set names it.
     ///
     /// # Errors
     /// When a port can't be opened, the ports don't fit together, or the worker is gone; nothing is left behind.
     pub fn attach(&self, spec: &WireSpec) -> Result<WireId, EnforcerError> {
         let port_error = |source| EnforcerError::Port { wire: spec.name.clone(), source };
-        let opened = dataplane::port::open_pair(&spec.inside, &spec.outside, POOL_CHUNKS).map_err(port_error)?;
+        let mut opened = dataplane::port::open_lanes(&spec.inside, &spec.outside, POOL_CHUNKS, self.workers.len())
+            .map_err(port_error)?;
+        let warnings = opened.iter_mut().flat_map(|lane| std::mem::take(&mut lane.warnings)).collect();
         let id = WireId(self.next_wire.fetch_add(1, Ordering::Relaxed));
-        let worker = self.least_loaded();
-        let stats = Arc::new(WireStats::default());
-        let setup = WireSetup {
-            id,
-            inside: opened.inside,
-            outside: opened.outside,
-            endpoint: spec.endpoint.clone(),
-            permissions: spec.permissions,
-            tracking: spec.tracking,
-            pool: Some(opened.pool),
-            stats: stats.clone(),
+        let lanes = self.attach_lanes(id, spec, opened)?;
+        let stats = match &lanes[..] {
+            [only] => only.stats.clone(),
+            _ => Arc::default(),
         };
-        self.workers[worker]
-            .ask(|answer| Command::Attach(Box::new(setup), answer))
-            .ok_or(EnforcerError::Dead(worker))?
-            .map_err(|source| EnforcerError::Wire { wire: spec.name.clone(), source })?;
-        self.running().insert(id, RunningWire { name: spec.name.clone(), worker, stats, warnings: opened.warnings });
+        self.running().insert(id, RunningWire { name: spec.name.clone(), lanes, stats, warnings });
         Ok(id)
     }
 
-    fn least_loaded(&self) -> usize {
+    /// So many workers, those with the fewest wires.
+    fn least_loaded(&self, count: usize) -> Vec<usize> {
         let wires = self.running();
-        let load = |worker: &usize| wires.values().filter(|wire| wire.worker == *worker).count();
-        (0..self.workers.len()).min_by_key(load).unwrap_or(0)
+        let load =
+            |&worker: &usize| wires.values().filter(|wire| wire.lanes.iter().any(|lane| lane.worker == worker)).count();
+        let mut workers: Vec<usize> = (0..self.workers.len()).collect();
+        workers.sort_by_key(load);
+        workers.truncate(count);
+        workers
     }
 
     /// Closes a wire and forgets its flows. Answers whether there was one.
     pub fn detach(&self, wire: WireId) -> bool {
         let Some(running) = self.running().remove(&wire) else { return false };
-        self.workers[running.worker].ask(|answer| Command::Detach(wire, answer)).unwrap_or(false)
+        self.detach_lanes(wire, &running.lanes)
     }
 
     /// Puts rules in force and returns when every worker follows them.
@@ -269,11 +273,14 @@ impl Enforcer {
             // A dead worker's counters stay as they are.
             let _dead = worker.ask(Command::CountPorts);
         }
+        self.running().values().for_each(RunningWire::sum_up);
     }
 
     /// The wires that run.
     pub fn wires(&self) -> BTreeMap<WireId, RunningWire> {
-        self.running().clone()
+        let wires = self.running();
+        wires.values().for_each(RunningWire::sum_up);
+        wires.clone()
     }
 
     /// The oldest events that nobody has taken, from all workers.

@@ -44,6 +44,9 @@ pub struct PortOptions {
     pub pcap: PcapOptions,
 }
 
+/// The ports of a device's queues, and what the person who asked for them should know.
+type Dealt = (Vec<Box<dyn Port>>, Vec<String>);
+
 /// A port that was opened.
 pub struct Opened {
     /// The port.
@@ -117,7 +120,7 @@ impl PortSpec {
     }
 
     /// The ports of the device's queues, in the order in which they are dealt out to the memories; of a kind without queues, one.
-    fn open_dealt(&self, shared: &mut [Shared<'_>]) -> Result<(Vec<Box<dyn Port>>, Vec<String>), PortError> {
+    fn open_dealt(&self, shared: &mut [Shared<'_>]) -> Result<Dealt, PortError> {
         let namespace = self.open_namespace()?;
         let place = namespace.as_ref().map_or("this network namespace", NetworkNamespace::name);
         netns::within(namespace.as_ref(), &self.device, || {

@@ -81,9 +81,14 @@ impl WorkerHandle {
 
     /// Asks the worker with a command that carries the answer's channel.
     pub fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        self.begin(command).recv().ok()
+    }
+
+    /// The same without waiting: the answer is waited for where it is asked for.
+    pub fn begin<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Receiver<T> {
         let (sender, receiver) = crossbeam::channel::bounded(1);
         self.tell(command(sender));
-        receiver.recv().ok()
+        receiver
     }
 }
 

@@ -154,7 +154,7 @@ pub struct PortConfig {
     pub interface: String,
     /// The network namespace that the interface is in: a name, a path, or a process number; the daemon's own if `None`.
     pub namespace: Option<String>,
-    /// The receive queue of an `af_xdp` port; the only one if `None`.
+    /// The receive queue of an `af_xdp` port; all that the interface has if `None`, shared out to the workers.
     pub queue: Option<u32>,
 }
 
