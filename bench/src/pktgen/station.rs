@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use dataplane::address::MacAddress;
 use dataplane::frame::{Burst, Frame};
 use dataplane::port::af_packet::{AfPacket, AfPacketOptions};
-use dataplane::port::af_xdp::{self, AfXdp, AfXdpOptions};
-use dataplane::port::{Pool, Port};
+use dataplane::port::af_xdp;
+use dataplane::port::{Pool, Port, PortKind, PortSpec};
 use dataplane::rules::AddressSet;
 use dataplane::time::Time;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -47,8 +47,7 @@ impl Station {
         let (port, pool): (Box<dyn Port>, Pool) = match port {
             PortChoice::AfXdp => {
                 let (umem, mut pool) = af_xdp::umem(CHUNKS, CHUNK)?;
-                let (port, _) = AfXdp::open(interface, place, AfXdpOptions::default(), Some((&umem, &mut pool)))?;
-                (Box::new(port), pool)
+                (PortSpec::new(PortKind::AfXdp, interface).open_with(&umem, &mut pool)?.port, pool)
             }
             PortChoice::AfPacket | PortChoice::LiveFrames => {
                 let port = AfPacket::open(interface, place, AfPacketOptions::default())?;
