@@ -48,7 +48,9 @@ pub struct Latency {
 /// Resident memory, in bytes, as the kernel counts it (`VmRSS`), at moments that follow one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// The program, with the numbers from which the generator makes objects.
+    /// The program, before it does anything.
+    pub bare: u64,
+    /// With the numbers from which the generator makes objects.
     pub program: u64,
     /// With an engine of one worker that holds 65,536 flows: its region and its frames' pool are what this adds.
     pub engine: u64,
@@ -60,6 +62,8 @@ pub struct Memory {
     pub after_changes: u64,
     /// The compiled tables alone, as they count themselves.
     pub classifier: u64,
+    /// What counts: after all changes, less the generator's numbers and the engine's flows and frames.
+    pub counted: u64,
 }
 
 /// What came of it.
@@ -105,20 +109,19 @@ impl fmt::Display for Report {
         for Latency { change, count, median_us, p99_us, max_us } in &self.changes {
             writeln!(f, "{change:<36} {count:>6} {median_us:>11.0} {p99_us:>11.0} {max_us:>11.0}")?;
         }
-        let Memory { program, engine, objects, in_force, after_changes, classifier } = self.memory;
+        let Memory { bare, program, engine, objects, in_force, classifier, counted, .. } = self.memory;
         let mb = |bytes: u64| bytes as f64 / 1e6;
-        let region = engine.saturating_sub(program);
         write!(
             f,
-            "resident MB without the engine's flows and frames: {:.1} in force, {:.1} after the changes (program and generator {:.1}, \
-             objects {:.1}, rules and tables {:.1}, of which compiled tables {:.1}); the engine's {:.1} beside",
-            mb(in_force.saturating_sub(region)),
-            mb(after_changes.saturating_sub(region)),
-            mb(program),
+            "resident MB after the changes: {:.1} (program {:.1}, objects {:.1}, rules and tables {:.1}, of which compiled tables {:.1}); \
+             beside it the engine's flows and frames {:.1}, and the generator's numbers {:.1}",
+            mb(counted),
+            mb(bare),
             mb(objects.saturating_sub(engine)),
             mb(in_force.saturating_sub(objects)),
             mb(classifier),
-            mb(region)
+            mb(engine.saturating_sub(program)),
+            mb(program.saturating_sub(bare))
         )
     }
 }
@@ -150,6 +153,7 @@ impl Control {
 /// # Errors
 /// When the engine cannot be started, or a generated object is refused.
 pub fn run(config: &Config) -> anyhow::Result<Report> {
+    let bare = resident()?;
     let mut world = World::new(config.shape);
     let program = resident()?;
     let enforcer = Enforcer::start(&EnforcerConfig::default())?;
@@ -169,13 +173,15 @@ pub fn run(config: &Config) -> anyhow::Result<Report> {
     let in_force = resident()?;
     let classifier = control.enforcer.policy_size().bytes as u64;
     let changes = changes(config, &mut world, &mut control)?;
+    let after_changes = resident()?;
+    let counted = after_changes.saturating_sub(engine.saturating_sub(bare));
     Ok(Report {
         config: *config,
         local_namespaces: world.local_namespaces().len(),
         objects_ms: millis(objects),
         first_compile_ms: millis(first),
         changes,
-        memory: Memory { program, engine, objects: in_objects, in_force, after_changes: resident()?, classifier },
+        memory: Memory { bare, program, engine, objects: in_objects, in_force, after_changes, classifier, counted },
     })
 }
 

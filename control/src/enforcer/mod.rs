@@ -14,15 +14,17 @@ use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
 use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{Pool, PortError, PortSpec};
-use dataplane::publish::{Change, Generation, Publisher};
+use dataplane::publish::{Change, Generation, PolicyReader, Publisher};
 use dataplane::rules::{RuleSet, WireId};
 use dataplane::stats::WireStats;
 use dataplane::wire::Tracking;
 use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
 
 mod lanes;
+mod list;
 
 pub use lanes::Lane;
+pub use list::{ListError, LiveList};
 
 /// How long a worker may take to acknowledge a policy before that is an error.
 const ACKNOWLEDGE: Duration = Duration::from_secs(5);
@@ -255,6 +257,11 @@ impl Enforcer {
         } else {
             Err(EnforcerError::NotAcknowledged(generation.0))
         }
+    }
+
+    /// A judge beside the workers: from its first load until it parks, publications wait for it too.
+    pub fn reader(&self) -> PolicyReader {
+        self.publisher.reader()
     }
 
     /// The generation in force.

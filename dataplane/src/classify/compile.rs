@@ -8,6 +8,7 @@
 //! * What nothing leads to any more (sets that no rule names, classes without addresses, nodes of the tries) is harmless and
 //!   stays until there is as much of it as of the rest; then everything is numbered anew, at once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -213,10 +214,14 @@ impl Compiler {
     /// Numbers all classes anew, with a change's members and what was not applied yet, and forgets all tables.
     fn renumber(&mut self, change: &Change) -> Result<(), CompileError> {
         self.touch_moved(change);
-        let mut points: Vec<(u128, &[GroupId])> =
-            change.members.iter().map(|(address, groups)| (address.to_bits(), &**groups)).collect();
         // Of two words on one address the later one counts, and the sort is stable.
-        points.sort_by_key(|&(address, _)| address);
+        let points = if change.members.is_sorted_by_key(|(address, _)| address) {
+            Cow::Borrowed(&change.members)
+        } else {
+            let mut points = change.members.clone();
+            points.sort_by_key(|&(address, _)| address);
+            Cow::Owned(points)
+        };
         let mut classes = Classes::new();
         let family = |first, last, classes: &mut Classes| {
             Spans { classes: &self.classes, addresses: &self.addresses, sets: &self.sets }

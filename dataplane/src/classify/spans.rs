@@ -2,10 +2,12 @@
 //! classes so far and from the addresses that a change names.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::numbering::Sets;
 use super::partition::{Classes, Cut, Members, toggle};
 use super::{Addresses, CompileError, ports};
+use crate::address::Address;
 use crate::rules::GroupId;
 
 /// The first and the last IPv4 address, as numbers.
@@ -25,7 +27,7 @@ impl Spans<'_> {
         &self,
         first: u128,
         last: u128,
-        points: &[(u128, &[GroupId])],
+        points: &[(Address, Arc<[GroupId]>)],
         classes: &mut Classes,
     ) -> Result<Vec<Cut>, CompileError> {
         let mut fixed_classes = Classes::new();
@@ -33,8 +35,8 @@ impl Spans<'_> {
         let mut group_classes = Classes::new();
         let groups = self.groups(first, last, points, &mut group_classes);
         let mut both = HashMap::new();
-        let mut cuts: Vec<Cut> = Vec::with_capacity(fixed.len() + groups.len());
-        merge(&fixed, &groups, |first, fixed, group| {
+        let mut cuts: Vec<Cut> = Vec::with_capacity(fixed.len().max(groups.len()));
+        merge(fixed.into_iter(), groups.into_iter(), |first, fixed, group| {
             let class = *both.entry((fixed, group)).or_insert_with(|| {
                 let mut members = fixed_classes.of(fixed).to_vec();
                 let groups = group_classes.of(group).iter();
@@ -49,7 +51,7 @@ impl Spans<'_> {
     }
 
     /// Cut where addresses are in other groups than their neighbours, the fixed sets aside.
-    fn groups(&self, first: u128, last: u128, points: &[(u128, &[GroupId])], classes: &mut Classes) -> Vec<Cut> {
+    fn groups(&self, first: u128, last: u128, points: &[(Address, Arc<[GroupId]>)], classes: &mut Classes) -> Vec<Cut> {
         let trie = if (first, last) == V4 { &self.addresses.v4 } else { &self.addresses.v6 };
         let mut known = HashMap::new();
         let mut before = trie.cuts();
@@ -63,26 +65,25 @@ impl Spans<'_> {
         }
         before.dedup_by_key(|cut| cut.class);
         let mut by_groups: HashMap<*const GroupId, u32> = HashMap::new();
-        let mut named = Vec::with_capacity(points.len() * 2);
-        let to = points.partition_point(|&(address, _)| address <= last);
-        let from = points[..to].partition_point(|&(address, _)| address < first);
-        named.push(Cut { first, class: NOT_NAMED });
-        for (index, &(address, groups)) in (from..to).zip(&points[from..to]) {
-            if points[..to].get(index + 1).is_some_and(|&(next, _)| next == address) {
-                continue;
-            }
+        let to = points.partition_point(|(address, _)| address.to_bits() <= last);
+        let from = points[..to].partition_point(|(address, _)| address.to_bits() < first);
+        let points = &points[from..to];
+        // As they are needed: there may be a million of them.
+        let named = points.iter().enumerate().flat_map(|(index, (address, groups))| {
+            let (address, next) = (address.to_bits(), points.get(index + 1).map(|(next, _)| next.to_bits()));
+            // Of two words on one address the later one counts.
+            let counts = next != Some(address);
             // Most pods share their list with others.
-            let class = *by_groups.entry(groups.as_ptr()).or_insert_with(|| self.number(groups, classes));
-            if named.last().is_some_and(|cut: &Cut| cut.first == address) {
-                named.pop();
-            }
-            named.push(Cut { first: address, class });
-            if address < last {
-                named.push(Cut { first: address + 1, class: NOT_NAMED });
-            }
-        }
-        let mut cuts: Vec<Cut> = Vec::with_capacity(before.len() + named.len());
-        merge(&before, &named, |first, before, named| {
+            let class =
+                counts.then(|| *by_groups.entry(groups.as_ptr()).or_insert_with(|| self.number(groups, classes)));
+            let here = class.map(|class| Cut { first: address, class });
+            let ends = counts && address < last && next != Some(address + 1);
+            [here, ends.then(|| Cut { first: address + 1, class: NOT_NAMED })].into_iter().flatten()
+        });
+        let begins = points.first().is_none_or(|(address, _)| address.to_bits() != first);
+        let named = begins.then_some(Cut { first, class: NOT_NAMED }).into_iter().chain(named);
+        let mut cuts: Vec<Cut> = Vec::with_capacity(before.len() + points.len());
+        merge(before.into_iter(), named, |first, before, named| {
             let class = if named == NOT_NAMED { before } else { named };
             if cuts.last().is_none_or(|cut| cut.class != class) {
                 cuts.push(Cut { first, class });
@@ -118,19 +119,17 @@ const NOT_NAMED: u32 = u32::MAX;
 
 /// Walks two lists of cuts that begin at the same place, and calls with each place at which one of them is cut, and the
 /// classes there.
-fn merge(one: &[Cut], two: &[Cut], mut each: impl FnMut(u128, u32, u32)) {
-    let (mut i, mut j) = (0, 0);
-    while let (Some(a), Some(b)) = (one.get(i), two.get(j)) {
+fn merge(one: impl Iterator<Item = Cut>, two: impl Iterator<Item = Cut>, mut each: impl FnMut(u128, u32, u32)) {
+    let (mut one, mut two) = (one.peekable(), two.peekable());
+    let (Some(mut a), Some(mut b)) = (one.next(), two.next()) else { return };
+    loop {
         each(a.first.max(b.first), a.class, b.class);
-        match (one.get(i + 1), two.get(j + 1)) {
-            (Some(a), Some(b)) => {
-                let (next_a, next_b) = (a.first <= b.first, b.first <= a.first);
-                i += usize::from(next_a);
-                j += usize::from(next_b);
-            }
-            (Some(_), None) => i += 1,
-            (None, Some(_)) => j += 1,
+        let next = match (one.peek(), two.peek()) {
+            (Some(a), Some(b)) => a.first.min(b.first),
+            (Some(next), None) | (None, Some(next)) => next.first,
             (None, None) => return,
-        }
+        };
+        a = one.next_if(|cut| cut.first == next).unwrap_or(a);
+        b = two.next_if(|cut| cut.first == next).unwrap_or(b);
     }
 }

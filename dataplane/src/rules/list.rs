@@ -9,6 +9,7 @@
 //! rule that was added knows in front of which rule of the base it stands. Since the base never changes, no number of it
 //! ever has to, and a change in the middle touches nothing else.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
@@ -19,10 +20,12 @@ use crate::classify::list::{Lane, Lookup};
 use crate::packet::{Direction, Protocol, TcpFlags};
 
 mod delta;
+mod edit;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use delta::Delta;
+pub use edit::Edit;
 
 /// Neighbouring addresses, the last one included: a prefix, or any other range. IPv4 lives in its mapped form
 /// ([`Address`]), so a range that holds `::ffff:0:0/96` holds all of IPv4.
@@ -282,6 +285,20 @@ pub struct RuleList {
     base: Arc<Base>,
     delta: Delta,
     default: Action,
+    /// Lists with equal numbers say the same; those with others may.
+    content: Content,
+}
+
+/// Names what a list says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content(u64);
+
+impl Content {
+    /// A number that no list has had.
+    fn fresh() -> Content {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Content(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl RuleList {
@@ -301,7 +318,7 @@ impl RuleList {
             return Err(TooManyRules { length: rules.len() });
         }
         let base = Arc::new(Base { rules: Rules::new(rules), lookup: OnceLock::new() });
-        Ok(RuleList { base, delta: Delta::default(), default })
+        Ok(RuleList { base, delta: Delta::default(), default, content: Content::fresh() })
     }
 
     /// How many rules there are.
@@ -347,49 +364,6 @@ impl RuleList {
         })
     }
 
-    /// The list with a rule more, which stands at this position; what stood there and behind moves one on.
-    ///
-    /// # Errors
-    /// A position beyond the end.
-    pub fn insert(&self, position: usize, rule: ListRule) -> Result<RuleList, NoSuchPosition> {
-        let (before, index) = if position == self.len() {
-            (self.base.rules.len() as u32, self.delta.added().len())
-        } else {
-            match self.place(position)? {
-                Place::Base(rank) => (rank, self.delta.added_until(rank)),
-                Place::Added(index) => (self.delta.added()[index].before, index),
-            }
-        };
-        Ok(self.with(|delta| delta.add(index, before, rule)))
-    }
-
-    /// The list without the rule at this position.
-    ///
-    /// # Errors
-    /// A position that the list does not have.
-    pub fn remove(&self, position: usize) -> Result<RuleList, NoSuchPosition> {
-        let place = self.place(position)?;
-        Ok(self.with(|delta| match place {
-            Place::Base(rank) => delta.remove_base(rank, self.base.rules.len()),
-            Place::Added(index) => delta.remove_added(index),
-        }))
-    }
-
-    /// The list with another rule at this position.
-    ///
-    /// # Errors
-    /// A position that the list does not have.
-    pub fn replace(&self, position: usize, rule: ListRule) -> Result<RuleList, NoSuchPosition> {
-        let place = self.place(position)?;
-        Ok(self.with(|delta| match place {
-            Place::Base(rank) => {
-                delta.add(delta.added_until(rank), rank, rule);
-                delta.remove_base(rank, self.base.rules.len());
-            }
-            Place::Added(index) => delta.replace_added(index, rule),
-        }))
-    }
-
     /// Whether so much has changed since the base was made that lookups would gain from [`RuleList::merged`].
     pub fn wants_merge(&self) -> bool {
         self.delta.added().len() > Self::MAX_DELTA || self.delta.removed_count() > Self::MAX_DELTA.max(self.len() / 4)
@@ -400,7 +374,7 @@ impl RuleList {
     pub fn merged(&self) -> RuleList {
         let rules: Vec<ListRule> = self.iter().collect();
         let base = Arc::new(Base { rules: Rules::new(&rules), lookup: OnceLock::new() });
-        RuleList { base, delta: Delta::default(), default: self.default }
+        RuleList { base, delta: Delta::default(), default: self.default, content: self.content }
     }
 
     /// Compiles the base, unless that has been done for this list or one that it shares its base with.
@@ -437,12 +411,6 @@ impl RuleList {
         &self.delta
     }
 
-    fn with(&self, change: impl FnOnce(&mut Delta)) -> RuleList {
-        let mut delta = self.delta.clone();
-        change(&mut delta);
-        RuleList { base: Arc::clone(&self.base), delta, default: self.default }
-    }
-
     fn place(&self, position: usize) -> Result<Place, NoSuchPosition> {
         let length = self.len();
         if position >= length {
@@ -468,10 +436,12 @@ impl RuleList {
 }
 
 impl RuleList {
-    /// Whether the other list says the same, as far as that is quickly told: of two lists with one base it is what has changed
-    /// since that counts, and of lists with different ones every rule.
+    /// Whether the other list says the same, as far as that is quickly told: a merged list says what the one before did; of two lists
+    /// with one base it is what has changed since that counts, and of lists with different ones every rule.
     pub(crate) fn says(&self, other: &RuleList) -> bool {
-        if Arc::ptr_eq(&self.base, &other.base) {
+        if self.content == other.content {
+            true
+        } else if Arc::ptr_eq(&self.base, &other.base) {
             self.default == other.default && self.delta == other.delta
         } else {
             self == other

@@ -1,9 +1,9 @@
 //! In what two readings of the same manifests differ.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Cluster, NetworkPolicy, Pod, Touched};
+use super::{Cluster, Namespace, NetworkPolicy, Node, Pod, Touched};
 
 impl Cluster {
     /// An empty cluster to read the same objects into once more: what both have in common can be told
@@ -18,46 +18,54 @@ impl Cluster {
             return None;
         }
         let mut touched = Touched::default();
-        differences(
-            &before.pods,
-            &self.pods,
-            |old, new| same_pod(old, new),
-            |name, pods| {
-                touched.pods.push(name.clone());
-                touched.addresses.extend(pods.into_iter().flatten().flat_map(|pod| pod.claimed_addresses()));
-            },
-        );
+        let pods = [before, self].map(|cluster| cluster.pods().map(|pod| (&pod.name, pod)));
+        differences(pods, same_pod, |name, pods| {
+            touched.pods.push(name.clone());
+            touched.addresses.extend(pods.into_iter().flatten().flat_map(|pod| pod.claimed_addresses()));
+        });
         touched.addresses.sort_unstable();
         touched.addresses.dedup();
-        let alike = |old: &NetworkPolicy, new: &NetworkPolicy| {
-            (&old.pods, &old.ingress, &old.egress) == (&new.pods, &new.ingress, &new.egress)
-        };
-        differences(&before.policies, &self.policies, alike, |name, _| touched.policies.push(name.clone()));
-        let (namespaces, nodes) = (&mut touched.namespaces, &mut touched.nodes);
-        let same_labels = |old: &super::Namespace, new: &super::Namespace| old.labels == new.labels;
-        differences(&before.namespaces, &self.namespaces, same_labels, |name, _| namespaces.push(Arc::clone(name)));
-        let same_addresses = |old: &super::Node, new: &super::Node| old.addresses == new.addresses;
-        differences(&before.nodes, &self.nodes, same_addresses, |name, _| nodes.push(Arc::clone(name)));
+        let policies = [before, self].map(|cluster| cluster.policies.iter());
+        differences(policies, same_policy, |name, _| touched.policies.push(name.clone()));
+        let namespaces = [before, self].map(|cluster| cluster.namespaces.iter());
+        let same = |old: &Namespace, new: &Namespace| old.labels == new.labels;
+        differences(namespaces, same, |name, _| touched.namespaces.push(Arc::clone(name)));
+        let nodes = [before, self].map(|cluster| cluster.nodes.iter());
+        let same = |old: &Node, new: &Node| old.addresses == new.addresses;
+        differences(nodes, same, |name, _| touched.nodes.push(Arc::clone(name)));
         Some(touched)
     }
 }
 
-/// Calls for each key whose value is new, gone or another one, with the values of both sides.
-fn differences<'a, K: Ord, V>(
-    before: &'a BTreeMap<K, V>,
-    now: &'a BTreeMap<K, V>,
+/// Calls for each key whose value is new, gone or another one, with the values of both sides. Both are in the order of keys.
+fn differences<'a, K: Ord + 'a, V: 'a>(
+    [before, now]: [impl Iterator<Item = (&'a K, &'a V)>; 2],
     same: impl Fn(&V, &V) -> bool,
     mut each: impl FnMut(&'a K, [Option<&'a V>; 2]),
 ) {
-    for (key, old) in before {
-        let new = now.get(key);
-        if new.is_none_or(|new| !same(old, new)) {
-            each(key, [Some(old), new]);
+    let (mut before, mut now) = (before.peekable(), now.peekable());
+    while let Some(order) = match (before.peek(), now.peek()) {
+        (Some((old, _)), Some((new, _))) => Some(old.cmp(new)),
+        (Some(_), None) => Some(Ordering::Less),
+        (None, Some(_)) => Some(Ordering::Greater),
+        (None, None) => None,
+    } {
+        let old = before.next_if(|_| order.is_le());
+        let new = now.next_if(|_| order.is_ge());
+        let values = [old, new].map(|side| side.map(|(_, value)| value));
+        if let [Some(old), Some(new)] = values
+            && same(old, new)
+        {
+            continue;
+        }
+        if let Some((key, _)) = old.or(new) {
+            each(key, values);
         }
     }
-    for (key, new) in now.iter().filter(|(key, _)| !before.contains_key(key)) {
-        each(key, [None, Some(new)]);
-    }
+}
+
+fn same_policy(old: &NetworkPolicy, new: &NetworkPolicy) -> bool {
+    (&old.pods, &old.ingress, &old.egress) == (&new.pods, &new.ingress, &new.egress)
 }
 
 /// Whether both mean the same to rules, their own and those of others.

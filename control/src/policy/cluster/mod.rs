@@ -14,12 +14,15 @@ mod changes;
 mod objects;
 mod policies;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use dataplane::address::Address;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
 
@@ -94,16 +97,73 @@ pub struct Touched {
     pub policies: Vec<ObjectName>,
 }
 
+/// A pod in the order of names, which takes no room beside it.
+#[derive(Clone, Debug)]
+struct ByName(Arc<Pod>);
+
+impl Borrow<ObjectName> for ByName {
+    fn borrow(&self) -> &ObjectName {
+        &self.0.name
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+/// Who claims an address: live pods with a wire.
+#[derive(Clone, Debug)]
+enum Claim {
+    /// As nearly always.
+    One(Arc<Pod>),
+    /// In the order of age and name, the newest last.
+    Many(Box<Vec<Arc<Pod>>>),
+}
+
+impl Claim {
+    fn pods(&self) -> &[Arc<Pod>] {
+        match self {
+            Claim::One(pod) => std::slice::from_ref(pod),
+            Claim::Many(pods) => pods,
+        }
+    }
+
+    /// Of these; `None` if there are none.
+    fn of(mut pods: Vec<Arc<Pod>>) -> Option<Claim> {
+        pods.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        match pods.len() {
+            0 | 1 => pods.pop().map(Claim::One),
+            _ => Some(Claim::Many(Box::new(pods))),
+        }
+    }
+}
+
 /// Namespaces, pods, nodes and policies.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
     symbols: Interner,
     namespaces: BTreeMap<Arc<str>, Namespace>,
-    pods: BTreeMap<ObjectName, Box<Pod>>,
+    pods: BTreeSet<ByName>,
     nodes: BTreeMap<Arc<str>, Node>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
-    /// Who claims an address: live pods with a wire, in the order of age and name, the newest last. Nearly always one.
-    claims: HashMap<IpAddr, Box<[ObjectName]>>,
+    /// Who claims an address.
+    claims: HashMap<Address, Claim>,
     /// What many pods have alike is kept once.
     shared_labels: HashSet<Labels>,
     shared_ports: HashSet<Arc<[ContainerPort]>>,
@@ -141,12 +201,12 @@ impl Cluster {
 
     /// All pods, by namespace and name; finished ones included.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().map(|pod| &**pod)
+        self.pods.iter().map(|pod| &*pod.0)
     }
 
     /// A pod.
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
-        self.pods.get(name).map(|pod| &**pod)
+        self.pods.get(name).map(|pod| &*pod.0)
     }
 
     /// All nodes, by name.
@@ -182,7 +242,7 @@ impl Cluster {
     /// The pods of a namespace, by name.
     pub fn pods_in<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Pod> {
         let first = ObjectName { namespace: Arc::clone(namespace), name: Arc::from("") };
-        self.pods.range(first..).map(|(_, pod)| &**pod).take_while(move |pod| pod.name.namespace == *namespace)
+        self.pods.range(first..).map(|pod| &*pod.0).take_while(move |pod| pod.name.namespace == *namespace)
     }
 
     fn policies_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &NetworkPolicy> {
@@ -197,7 +257,7 @@ impl Cluster {
     /// The pod that owns an address: of the live pods with a wire that claim it, the newest by creation time, then by
     /// UID and name.
     pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
-        self.claims.get(&address).and_then(|claims| claims.last()).map(|name| &*self.pods[name])
+        self.claims.get(&Address::from(address)).and_then(|claim| claim.pods().last()).map(|pod| &**pod)
     }
 
     /// The addresses that a pod owns, in the order of its status.
@@ -215,8 +275,9 @@ impl Cluster {
         let mut conflicts: Vec<_> = self
             .claims
             .iter()
+            .map(|(&address, claim)| (IpAddr::from(address), claim.pods()))
             .filter(|(_, pods)| pods.len() > 1)
-            .map(|(&address, pods)| AddressConflict { address, pods: pods.to_vec() })
+            .map(|(address, pods)| AddressConflict { address, pods: pods.iter().map(|pod| pod.name.clone()).collect() })
             .collect();
         conflicts.sort_unstable_by_key(|conflict| conflict.address);
         conflicts
@@ -256,17 +317,16 @@ impl Cluster {
         let mut touched = self.remove_pod(&pod.name);
         self.share(&mut pod);
         self.imply_namespace(&pod.name.namespace, &mut touched);
-        let (name, claims) = (pod.name.clone(), pod.claimed_addresses().to_vec());
-        self.pods.insert(name.clone(), Box::new(pod));
-        for &address in &claims {
-            let claimants = self.claims.entry(address).or_default();
-            let mut all = std::mem::take(claimants).into_vec();
-            all.push(name.clone());
-            let pods = &self.pods;
-            all.sort_by(|a, b| pods[a].age_order().cmp(&pods[b].age_order()));
-            *claimants = all.into();
+        let pod = Arc::new(pod);
+        for &address in pod.claimed_addresses() {
+            let others = self.claims.remove(&address.into());
+            let mut all = others.map_or_else(Vec::new, |claim| claim.pods().to_vec());
+            all.push(Arc::clone(&pod));
+            self.claims.extend(Claim::of(all).map(|claim| (address.into(), claim)));
         }
-        touched.addresses.extend(claims);
+        touched.addresses.extend(pod.claimed_addresses());
+        let name = pod.name.clone();
+        self.pods.insert(ByName(pod));
         touched.pods = vec![name];
         Ok(touched)
     }
@@ -295,19 +355,14 @@ impl Cluster {
 
     /// Removes a pod.
     pub fn remove_pod(&mut self, name: &ObjectName) -> Touched {
-        let Some(pod) = self.pods.remove(name) else { return Touched::default() };
-        for address in pod.claimed_addresses() {
-            if let Some(claimants) = self.claims.get_mut(address) {
-                let left: Box<[_]> = claimants.iter().filter(|claimant| *claimant != name).cloned().collect();
-                if left.is_empty() {
-                    self.claims.remove(address);
-                } else {
-                    *claimants = left;
-                }
-            }
+        let Some(ByName(pod)) = self.pods.take(name) else { return Touched::default() };
+        for &address in pod.claimed_addresses() {
+            let Some(claim) = self.claims.remove(&address.into()) else { continue };
+            let left = claim.pods().iter().filter(|claimant| claimant.name != *name).cloned().collect();
+            self.claims.extend(Claim::of(left).map(|claim| (address.into(), claim)));
         }
         let addresses = pod.claimed_addresses().to_vec();
-        Touched { pods: vec![pod.name], addresses, ..Touched::default() }
+        Touched { pods: vec![pod.name.clone()], addresses, ..Touched::default() }
     }
 
     /// Adds or replaces a node. An object that cannot be read leaves the state as it was.

@@ -82,6 +82,8 @@ impl LiveRules {
         let mut lists = Lists::default();
         let members = addresses.map(|address| (address.into(), lists.of(cluster, &mut self.groups, address)));
         change.members = members.filter(|(_, groups)| !groups.is_empty()).collect();
+        // In their order the compiler reads them where they are.
+        change.members.sort_unstable_by_key(|&(address, _)| address);
         change
     }
 

@@ -88,17 +88,14 @@ impl Delta {
 
     pub(crate) fn add(&mut self, index: usize, before: u32, rule: ListRule) {
         self.added.insert(index, Added { before, rule });
-        self.compile();
     }
 
     pub(crate) fn replace_added(&mut self, index: usize, rule: ListRule) {
         self.added[index].rule = rule;
-        self.compile();
     }
 
     pub(crate) fn remove_added(&mut self, index: usize) {
         self.added.remove(index);
-        self.compile();
     }
 
     /// Removes a rule of a base of so many.
@@ -114,7 +111,8 @@ impl Delta {
         self.removed.capacity() * 8 + self.added.capacity() * size_of::<Added>() + self.leaf.memory()
     }
 
-    fn compile(&mut self) {
+    /// Makes what lookups read of the rules added. Due after each series of changes to them.
+    pub(crate) fn compile(&mut self) {
         let ranked = (0u32..).zip(&self.added);
         self.leaf = Leaf::new(ranked.filter_map(|(index, added)| Some((Lane::v4(&added.rule)?, index))));
         self.any_wide = self.added.iter().any(|added| added.rule.is_wide());
