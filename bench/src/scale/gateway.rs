@@ -121,7 +121,7 @@ fn judge(mut reader: PolicyReader, stop: &AtomicBool) {
         for _ in 0..32 {
             number = number.wrapping_add(0x9e37);
             let peer = Address::from(IpAddr::from((0x0b00_0000 | number & 0x1ff_ffff).to_be_bytes()));
-            let query = Query::new(peer, Protocol::TCP, number as u16);
+            let query = Query { local: Address::v4([192, 0, 2, 1]), ..Query::new(peer, Protocol::TCP, number as u16) };
             std::hint::black_box(snapshot.classifier().judge(slot, Direction::Ingress, query));
         }
     }

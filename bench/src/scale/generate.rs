@@ -341,6 +341,15 @@ impl World {
         NetworkPolicy { metadata, spec: Some(spec) }
     }
 
+    /// Bytes that the numbers take.
+    pub fn memory(&self) -> usize {
+        let apps: usize = self.apps.iter().map(|apps| apps.capacity() * size_of::<u32>() + size_of_val(apps)).sum();
+        self.pods.capacity() * size_of::<PodSeed>()
+            + self.workloads.capacity() * size_of::<Workload>()
+            + self.free.capacity() * size_of::<u32>()
+            + apps
+    }
+
     /// Draws a pod: of all, or of those in the namespaces of this node's pods. Never one of this node.
     pub fn draw(&mut self, near: Option<&[u32]>) -> usize {
         loop {

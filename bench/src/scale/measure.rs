@@ -50,6 +50,8 @@ pub struct Latency {
 pub struct Memory {
     /// The program, before it does anything.
     pub bare: u64,
+    /// The generator's numbers, as they count themselves.
+    pub generator: u64,
     /// With the numbers from which the generator makes objects.
     pub program: u64,
     /// With an engine of one worker that holds 65,536 flows: its region and its frames' pool are what this adds.
@@ -109,7 +111,7 @@ impl fmt::Display for Report {
         for Latency { change, count, median_us, p99_us, max_us } in &self.changes {
             writeln!(f, "{change:<36} {count:>6} {median_us:>11.0} {p99_us:>11.0} {max_us:>11.0}")?;
         }
-        let Memory { bare, program, engine, objects, in_force, classifier, counted, .. } = self.memory;
+        let Memory { bare, generator, program, engine, objects, in_force, classifier, counted, .. } = self.memory;
         let mb = |bytes: u64| bytes as f64 / 1e6;
         write!(
             f,
@@ -121,7 +123,7 @@ impl fmt::Display for Report {
             mb(in_force.saturating_sub(objects)),
             mb(classifier),
             mb(engine.saturating_sub(program)),
-            mb(program.saturating_sub(bare))
+            mb(generator)
         )
     }
 }
@@ -174,14 +176,25 @@ pub fn run(config: &Config) -> anyhow::Result<Report> {
     let classifier = control.enforcer.policy_size().bytes as u64;
     let changes = changes(config, &mut world, &mut control)?;
     let after_changes = resident()?;
-    let counted = after_changes.saturating_sub(engine.saturating_sub(bare));
+    let generator = world.memory() as u64;
+    let counted = after_changes.saturating_sub(engine.saturating_sub(program) + generator);
     Ok(Report {
         config: *config,
         local_namespaces: world.local_namespaces().len(),
         objects_ms: millis(objects),
         first_compile_ms: millis(first),
         changes,
-        memory: Memory { bare, program, engine, objects: in_objects, in_force, after_changes, classifier, counted },
+        memory: Memory {
+            bare,
+            generator,
+            program,
+            engine,
+            objects: in_objects,
+            in_force,
+            after_changes,
+            classifier,
+            counted,
+        },
     })
 }
 

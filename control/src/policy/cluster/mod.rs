@@ -133,7 +133,7 @@ enum Claim {
     /// As nearly always.
     One(Arc<Pod>),
     /// In the order of age and name, the newest last.
-    Many(Box<Vec<Arc<Pod>>>),
+    Many(Box<[Arc<Pod>]>),
 }
 
 impl Claim {
@@ -149,7 +149,7 @@ impl Claim {
         pods.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
         match pods.len() {
             0 | 1 => pods.pop().map(Claim::One),
-            _ => Some(Claim::Many(Box::new(pods))),
+            _ => Some(Claim::Many(pods.into())),
         }
     }
 }
