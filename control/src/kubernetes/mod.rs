@@ -20,13 +20,19 @@
 //!
 //! ```no_run
 //! # use control::kubernetes::{Access, Source, SourceConfig, Update};
-//! # async fn follow(mut live: control::policy::live::LiveRules) -> Result<(), Box<dyn std::error::Error>> {
+//! # use control::policy::{cluster::ObjectName, live::LiveRules};
+//! # use dataplane::rules::WireId;
+//! # async fn follow(mut live: LiveRules, wires: Vec<(ObjectName, WireId)>) -> Result<(), Box<dyn std::error::Error>> {
 //! let mut source = Source::open(SourceConfig::new(Access::infer())).await?;
+//! let mut started = false;
 //! loop {
 //!     match source.next().await {
 //!         Update::Restored(batch, _) | Update::Synced(batch) | Update::Changed(batch) => {
 //!             let cluster = source.cluster().expect("there is one after these updates");
-//!             let change = live.update(cluster, &batch.touched);
+//!             let change = match std::mem::replace(&mut started, true) {
+//!                 false => live.start(cluster, wires.clone()),
+//!                 true => live.update(cluster, &batch.touched),
+//!             };
 //!             // Put it in force, then: batch.received.elapsed() is the time from event to applied.
 //! #           drop(change);
 //!         }

@@ -13,7 +13,7 @@ use super::lean::{Change, Kind};
 use super::reflect::{Message, Settings, reflect};
 use super::report::Report;
 use super::saving::Saving;
-use super::state::State;
+use super::state::{State, merge, tidy};
 use super::trouble::{SetupError, Trouble};
 use super::{store, wire};
 use crate::policy::cluster::{Cluster, ObjectName, Touched};
@@ -23,6 +23,9 @@ const QUEUE: usize = 64;
 
 /// A batch has at most so many changes, those of a list apart.
 const LARGEST_BATCH: usize = 4_096;
+
+/// Reasons that are told before the connection is back.
+const MOST_SAID: usize = 16;
 
 /// How the API server is watched.
 #[derive(Clone, Debug)]
@@ -65,7 +68,7 @@ pub struct Batch {
     pub touched: Touched,
     /// How many changes there were, those without an effect included.
     pub changes: usize,
-    /// When the first of them was heard.
+    /// When the first of them was heard; of [`Update::Synced`], when the source was opened.
     pub received: Instant,
 }
 
@@ -80,7 +83,7 @@ pub enum Update {
     Changed(Batch),
     /// All kinds are listed or watched again.
     Connected,
-    /// A kind can be neither listed nor watched. The state stays as it is.
+    /// A kind can be neither listed nor watched. The state stays as it is. Each reason is told once until all is well again.
     Disconnected {
         /// For how long.
         since: SystemTime,
@@ -117,10 +120,15 @@ pub struct Source {
     first: Option<Instant>,
     last_batch: Option<Instant>,
     coalesce: Duration,
+    /// What the lists brought while nobody could read the state.
+    built: Batch,
     /// The state may be read: it was restored, or is whole.
     usable: bool,
     synced: bool,
-    connected: Option<bool>,
+    /// Whether it was said that all is well.
+    connected: bool,
+    /// What was said of the trouble that there is.
+    said: Vec<Trouble>,
     saving: Option<Saving>,
     /// The tasks end with the source.
     _tasks: JoinSet<()>,
@@ -159,9 +167,11 @@ impl Source {
             first: None,
             last_batch: None,
             coalesce: config.coalesce,
+            built: Batch { touched: Touched::default(), changes: 0, received: Instant::now() },
             usable: false,
             synced: false,
-            connected: None,
+            connected: false,
+            said: Vec::new(),
             saving: config.state.map(Saving::new),
             _tasks: tasks,
         };
@@ -335,14 +345,13 @@ impl Source {
             Message::Connected(kind) => {
                 let progress = self.progress(kind);
                 (progress.connected, progress.trouble) = (true, None);
-                self.tell_connection();
+                if !self.connected && self.progress.iter().all(|progress| progress.connected) {
+                    self.connected = true;
+                    self.said.clear();
+                    self.updates.push_back(Update::Connected);
+                }
             }
-            Message::Trouble(kind, trouble) => {
-                let progress = self.progress(kind);
-                let since = progress.trouble.take().map_or_else(SystemTime::now, |(since, _)| since);
-                (progress.connected, progress.trouble) = (false, Some((since, trouble)));
-                self.tell_connection();
-            }
+            Message::Trouble(kind, trouble) => self.take_trouble(kind, trouble),
             Message::ListStarted(kind) => {
                 // The list is compared with the state: nothing may be on its way there.
                 self.hand_over();
@@ -382,7 +391,9 @@ impl Source {
 
     fn build(&mut self, changes: Vec<Change>) {
         let mut reports = Vec::new();
-        self.state.apply(changes, &mut reports);
+        self.built.changes += changes.len();
+        let touched = self.state.apply(changes, &mut reports);
+        merge(&mut self.built.touched, touched);
         self.updates.extend(reports.into_iter().map(Update::Report));
     }
 
@@ -408,11 +419,15 @@ impl Source {
 
     /// All kinds are there: what is different from what was restored takes its place, all at once.
     fn sync(&mut self) {
-        let now = Instant::now();
-        let changes: Vec<_> =
-            self.progress.iter_mut().flat_map(|progress| std::mem::take(&mut progress.waiting)).collect();
+        let waiting = self.progress.iter_mut().flat_map(|progress| std::mem::take(&mut progress.waiting));
+        let changes: Vec<_> = waiting.collect();
         (self.synced, self.usable) = (true, true);
-        self.apply(changes, now, Update::Synced);
+        let mut reports = Vec::new();
+        let mut touched = std::mem::take(&mut self.built.touched);
+        let count = self.built.changes + changes.len();
+        merge(&mut touched, self.state.apply(changes, &mut reports));
+        tidy(&mut touched);
+        self.finish(touched, count, self.built.received, reports, Update::Synced);
     }
 
     fn take_event(&mut self, change: Change, at: Instant) {
@@ -426,20 +441,15 @@ impl Source {
         }
     }
 
-    /// Says when the connection as a whole is lost, and when it is back.
-    fn tell_connection(&mut self) {
-        let trouble = self.trouble().map(|(since, trouble)| (since, trouble.clone()));
-        let connected = self.progress.iter().all(|progress| progress.connected);
-        match trouble {
-            Some((since, trouble)) if self.connected != Some(false) => {
-                self.connected = Some(false);
-                self.updates.push_back(Update::Disconnected { since, trouble });
-            }
-            None if connected && self.connected != Some(true) => {
-                self.connected = Some(true);
-                self.updates.push_back(Update::Connected);
-            }
-            _ => {}
+    /// Says why the connection is lost: four kinds that fail for one reason say it once.
+    fn take_trouble(&mut self, kind: Kind, trouble: Trouble) {
+        let progress = self.progress(kind);
+        let since = progress.trouble.take().map_or_else(SystemTime::now, |(since, _)| since);
+        (progress.connected, progress.trouble) = (false, Some((since, trouble.clone())));
+        self.connected = false;
+        if self.said.len() < MOST_SAID && !self.said.contains(&trouble) {
+            self.said.push(trouble.clone());
+            self.updates.push_back(Update::Disconnected { since, trouble });
         }
     }
 }

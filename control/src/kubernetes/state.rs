@@ -36,7 +36,7 @@ impl Default for State {
 }
 
 /// Appends what another change touched.
-fn merge(touched: &mut Touched, other: Touched) {
+pub(super) fn merge(touched: &mut Touched, other: Touched) {
     touched.pods.extend(other.pods);
     touched.addresses.extend(other.addresses);
     touched.namespaces.extend(other.namespaces);
@@ -45,7 +45,7 @@ fn merge(touched: &mut Touched, other: Touched) {
 }
 
 /// Sorted, each once.
-fn tidy(touched: &mut Touched) {
+pub(super) fn tidy(touched: &mut Touched) {
     fn once<T: Ord>(list: &mut Vec<T>) {
         list.sort_unstable();
         list.dedup();

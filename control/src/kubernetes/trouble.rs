@@ -175,7 +175,10 @@ impl Trouble {
                 answer: format!("nothing, as it was not asked: no credentials: {}", cause(error)),
             },
             error => {
-                let reason = cause(error);
+                let reason = match cause(error) {
+                    reason if reason.contains("deadline has elapsed") => "it does not answer in time".to_owned(),
+                    reason => reason,
+                };
                 if reason.contains("certificate") || reason.contains("TLS") {
                     Trouble::Untrusted { server, reason }
                 } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use control::kubernetes::{Access, SetupError, Source, SourceConfig, Trouble, Update};
 use serde_json::json;
 
-use crate::server::{Fault, Server};
+use crate::server::{Fault, KINDS, Server};
 use crate::support::*;
 
 /// Waits for the connection to be lost; why.
@@ -115,6 +115,29 @@ fn permission_that_is_missing_is_named() {
         assert!(lost(&mut source).await.to_string().contains("to watch pods; add this rule"));
         assert_eq!(text(source.cluster().unwrap()), from_scratch(&server));
         while !matches!(next(&mut source).await, Update::Connected) {}
+    });
+}
+
+#[test]
+fn all_permissions_that_are_missing_are_named() {
+    run(async {
+        let server = Server::start().await;
+        for kind in KINDS {
+            server.fail_list(kind, Fault::Status(403));
+            server.fail_list(kind, Fault::Status(403));
+        }
+        let mut source = open(&server).await;
+        let mut named = std::collections::BTreeSet::new();
+        loop {
+            match next(&mut source).await {
+                Update::Disconnected { trouble: Trouble::Forbidden { plain, .. }, .. } => {
+                    assert!(named.insert(plain), "once each")
+                }
+                Update::Connected => break,
+                _ => {}
+            }
+        }
+        assert_eq!(named, KINDS.map(str::to_owned).into());
     });
 }
 
