@@ -1,6 +1,8 @@
 //! A wire over veths with two queues and two workers, moving real traffic: replies are known by their flow whichever queue they
 //! come by, everything is counted, and no chunk is lost.
 
+#![expect(clippy::disallowed_methods, reason = "real traffic keeps real time")]
+
 mod ports_support;
 
 use std::net::{SocketAddr, UdpSocket};

@@ -117,7 +117,8 @@ impl FlowTable {
     ) -> bool {
         let key = words.key();
         let quota = self.config().wire_quota;
-        let is_full = quota > 0 && self.shares.flows(wire) >= quota;
+        // Whoever has to make room first goes the long way, before anything is looked up twice.
+        let is_full = self.shares.free() == 0 || (quota > 0 && self.shares.flows(wire) >= quota);
         if is_full || !self.shares.has_room(wire) || self.find_key(&key, hash).is_some() {
             return false;
         }
