@@ -1,6 +1,6 @@
 //! Probes: real connections from one namespace to another.
 //!
-//! Policy denies by silence, so a probe that hears nothing is tried again before it counts, with a new socket each
+//! Policy denies by silence, so a probe that hears nothing, or fails, is tried again before it counts, with a new socket each
 //! time. Silence alone proves nothing: the caller backs it by a probe of the same server from inside its own namespace
 //! ([`ProbeOutcome::Broken`] when that fails too).
 
@@ -103,7 +103,8 @@ pub async fn run(attempts: &[Attempt]) -> Vec<ProbeOutcome> {
             let wait = wait.max(slowest * PATIENCE);
             slowest = slowest.max(round(attempts, chunk, wait, &mut outcomes).await);
         }
-        pending.retain(|&index| outcomes[index] == ProbeOutcome::Timeout);
+        // A busy server's reset proves as little as silence.
+        pending.retain(|&index| matches!(outcomes[index], ProbeOutcome::Timeout | ProbeOutcome::Error(_)));
     }
     outcomes
 }
