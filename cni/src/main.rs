@@ -81,6 +81,14 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
             repaired.failed.iter().for_each(|(container, reason)| eprintln!("penstock-cni: {container}: {reason}"));
             Ok(ExitCode::from(u8::from(!repaired.failed.is_empty())))
         }
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        ["version" | "--version" | "-V"] => {
+            println!("penstock-cni {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
         ["tear-down"] => Ok(ExitCode::from(u8::from(!store.tear_down()?))),
         _ => {
             eprint!("{HELP}");

@@ -152,6 +152,13 @@ impl Default for Store {
     }
 }
 
+/// Whether this may be a container's identifier, by the CNI specification's rule, and so the name of a file.
+pub(crate) fn is_container(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= LONGEST_CONTAINER
+}
+
 impl Store {
     /// The store in a directory, which need not exist yet.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
@@ -216,10 +223,7 @@ impl Store {
     }
 
     fn entry(&self, container: &str) -> Result<PathBuf> {
-        let well_formed = container.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-            && container.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && container.len() <= LONGEST_CONTAINER;
-        if !well_formed {
+        if !is_container(container) {
             return Err(SpliceError::Container(container.to_owned()));
         }
         Ok(self.directory.join(container))

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use penstock_bench::bare;
 use penstock_bench::compare::contender::Loaded;
 use penstock_bench::compare::contender::kernel::Limits;
@@ -64,10 +65,10 @@ struct Compare {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Turns of each contender.
-    #[arg(long)]
-    rounds: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
     /// Seconds that a turn counts.
-    #[arg(long)]
+    #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
     /// What the contenders' rules are made from; a fresh one by default, which the report tells.
     #[arg(long)]
@@ -76,11 +77,16 @@ struct Compare {
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench/report")]
     output: PathBuf,
     /// Also copy the report to bench/report and write its table and plots into README.md, from the top of a checkout.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only")]
     update_readme: bool,
     /// Say the names of the experiments and end.
     #[arg(long)]
     list: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds > 0.0);
+    seconds.ok_or_else(|| "write a number of seconds above 0".into())
 }
 
 fn main() -> ExitCode {
@@ -105,6 +111,7 @@ fn main() -> ExitCode {
 
 fn compare(options: &Compare) -> Result<()> {
     let seed = options.seed.unwrap_or_else(fresh_seed);
+    check_names(options);
     let is_wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|start| name.starts_with(start));
     let experiments: Vec<_> =
         experiment::all(options.quick, seed).into_iter().filter(|experiment| is_wanted(&experiment.name)).collect();
@@ -117,13 +124,14 @@ fn compare(options: &Compare) -> Result<()> {
         }
         return Ok(());
     }
+    check_places(options)?;
     eprintln!("seed {seed}");
     process::stop_in_order();
     let _precedence = process::Precedence::take();
     topology::remove_leftovers();
     let _limits = Limits::keep();
     let effort = Effort {
-        rounds: options.rounds.unwrap_or(5),
+        rounds: options.rounds.map_or(5, usize::from),
         seconds: options.seconds.unwrap_or(if options.quick { 0.4 } else { 1.0 }),
     };
     let mut environment = Environment::record();
@@ -155,6 +163,29 @@ fn compare(options: &Compare) -> Result<()> {
     eprintln!("{} in {:.0} s", options.output.join("report.md").display(), begin.elapsed().as_secs_f64());
     let failures = report.results.missing.iter().filter(|missing| missing.is_failure).count();
     anyhow::ensure!(failures == 0, "{failures} contenders failed: see the report");
+    Ok(())
+}
+
+/// Ends with a sentence where a name that is asked for is none's.
+fn check_names(options: &Compare) {
+    let experiments = experiment::all(options.quick, 0).into_iter().map(|experiment| experiment.name);
+    let names: Vec<String> = experiments.chain(Part::ALL.iter().map(|part| part.name().to_owned())).collect();
+    if let Some(wrong) = options.only.iter().find(|start| !names.iter().any(|name| name.starts_with(*start))) {
+        let text = format!("--only {wrong}: no experiment's name starts like this; there are {}\n", names.join(", "));
+        Cli::command().error(ErrorKind::InvalidValue, text).exit();
+    }
+}
+
+/// What would be in the way only when everything has been measured.
+fn check_places(options: &Compare) -> Result<()> {
+    anyhow::ensure!(rustix::process::geteuid().is_root(), "building network namespaces needs root: run it as root");
+    let output = &options.output;
+    std::fs::create_dir_all(output).with_context(|| format!("making {}: name another --output", output.display()))?;
+    if options.update_readme {
+        let readme =
+            std::fs::read_to_string("README.md").context("reading README.md: run it from the top of a checkout")?;
+        report::update_readme(&readme, "").context("README.md")?;
+    }
     Ok(())
 }
 

@@ -27,6 +27,9 @@ pub enum Error {
         /// How long.
         seconds: u64,
     },
+    /// Namespaces for a test could not be made.
+    #[error("{0}; run it as root")]
+    Namespaces(String),
     /// The kernel refused.
     #[error("{action} on {interface} failed: {source}; {remedy}")]
     System {
@@ -69,7 +72,7 @@ impl Error {
         match self {
             Error::Input(_) => false,
             Error::Port(error) => error.is_system_refusal(),
-            Error::NoNeighbour { .. } | Error::System { .. } => true,
+            Error::NoNeighbour { .. } | Error::Namespaces(_) | Error::System { .. } => true,
         }
     }
 }

@@ -49,7 +49,9 @@ impl Environment {
     }
 
     pub(super) fn container(&self) -> Result<&str, PluginError> {
-        needed(self.container.as_deref(), "CNI_CONTAINERID")
+        let container = needed(self.container.as_deref(), "CNI_CONTAINERID")?;
+        let rule = "letters, digits, '.', '_' and '-', the first a letter or digit";
+        well_formed(container, "CNI_CONTAINERID", state::is_container(container), rule)
     }
 
     pub(super) fn netns(&self) -> Result<&Path, PluginError> {
@@ -57,7 +59,10 @@ impl Environment {
     }
 
     pub(super) fn interface(&self) -> Result<&str, PluginError> {
-        needed(self.interface.as_deref(), "CNI_IFNAME")
+        let interface = needed(self.interface.as_deref(), "CNI_IFNAME")?;
+        let is_name = interface.len() < 16 && !interface.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+        let rule = "at most 15 characters without '/', ':' and spaces";
+        well_formed(interface, "CNI_IFNAME", is_name && interface != "." && interface != "..", rule)
     }
 
     /// One of `CNI_ARGS`; an empty text if it is not there.
@@ -69,6 +74,11 @@ impl Environment {
 
 fn needed<'a, T: ?Sized>(value: Option<&'a T>, name: &str) -> Result<&'a T, PluginError> {
     value.ok_or_else(|| PluginError::new(code::ENVIRONMENT, format!("the environment variable {name} is missing")))
+}
+
+fn well_formed<'a>(value: &'a str, name: &str, is_so: bool, rule: &str) -> Result<&'a str, PluginError> {
+    let wrong = || PluginError::new(code::ENVIRONMENT, format!("the environment variable {name} is {value:?}: {rule}"));
+    is_so.then_some(value).ok_or_else(wrong)
 }
 
 /// The plugin's entry in the network's list, as the runtime completes it. What others put there is not looked at.

@@ -69,9 +69,10 @@ pub fn run(environment: &Environment, input: impl Read) -> Result<String, Plugin
         "CHECK" => invocation.since("0.4.0", command).and_then(|()| invocation.check()),
         "GC" => invocation.since("1.1.0", command).and_then(|()| invocation.collect_garbage()),
         "STATUS" => invocation.since("1.1.0", command).and_then(|()| invocation.status()),
-        other => {
-            Err(PluginError::new(code::ENVIRONMENT, format!("CNI_COMMAND {other:?} is none of the specification's")))
-        }
+        other => Err(PluginError::new(
+            code::ENVIRONMENT,
+            format!("CNI_COMMAND is {other:?}: ADD, DEL, CHECK, GC, STATUS and VERSION are known"),
+        )),
     };
     answer.map_err(|error| {
         invocation.log.line(&error.to_string());

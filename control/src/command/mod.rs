@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use crate::{daemon, lab};
 
-/// Kubernetes NetworkPolicy and gateway rules, enforced in userspace.
+/// Kubernetes NetworkPolicy, enforced in userspace.
 #[derive(Debug, clap::Parser)]
 #[command(name = "penstock", version, about, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {

@@ -2,9 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::{FlowRef, FlowTable};
 use crate::arch::pages::Pages;
 use crate::arch::prefetch::prefetch_slice;
 use crate::rules::WireId;
+use crate::time::Time;
+use crate::verdict::DropReason;
+
+/// Entries that a full table looks through for one that has run out, before it evicts.
+const LOOK_FOR_EXPIRED: usize = 64;
 
 /// End of a list.
 const NONE: u32 = 0xff_ffff;
@@ -270,5 +276,36 @@ impl Shares {
     pub(super) fn free_entries(&self) -> Vec<u32> {
         let next = |entry: &u32| Some(unpack(self.links[*entry as usize].next[OF_WIRE])).filter(|next| *next != NONE);
         std::iter::successors(self.first_free(), next).collect()
+    }
+}
+
+impl FlowTable {
+    /// Sees to it that a flow of this wire can be added.
+    #[inline]
+    pub(super) fn make_room(&mut self, wire: WireId, now: Time) -> Result<(), DropReason> {
+        let quota = self.config().wire_quota;
+        if quota > 0 && self.shares.flows(wire) >= quota {
+            let own = self.shares.oldest_of(wire).ok_or(DropReason::FlowQuota)?;
+            self.remove(FlowRef(own));
+        }
+        if self.shares.free() == 0 {
+            self.expire(LOOK_FOR_EXPIRED, now);
+        }
+        if self.shares.free() == 0 {
+            let oldest = self.shares.oldest_of(wire).or_else(|| self.shares.oldest());
+            self.remove(FlowRef(oldest.ok_or(DropReason::FlowTableFull)?));
+            self.prefetch_oldest();
+        }
+        if self.shares.has_room(wire) { Ok(()) } else { Err(DropReason::FlowTableFull) }
+    }
+
+    /// Asks for the memory that the next eviction will need: a full table evicts again soon.
+    fn prefetch_oldest(&self) {
+        if let Some(oldest) = self.shares.oldest() {
+            self.prefetch_index(self.hash(self.entry(FlowRef(oldest)).key()));
+            if let Some(next) = self.shares.after_oldest(oldest) {
+                prefetch_slice(&self.region().entries, next as usize);
+            }
+        }
     }
 }

@@ -16,9 +16,6 @@ use crate::rules::{Epoch, WireId};
 use crate::time::Time;
 use crate::verdict::DropReason;
 
-/// Entries that a full table looks through for one that has run out, before it evicts.
-const LOOK_FOR_EXPIRED: usize = 64;
-
 /// Whether a connection whose handshake was not seen is taken up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MidStream {
@@ -455,35 +452,6 @@ impl FlowTable {
             (true, false) => self.shares.list(wire, flow.0),
             (false, true) => self.shares.unlist(wire, flow.0),
             _ => {}
-        }
-    }
-
-    /// Sees to it that a flow of this wire can be added.
-    #[inline]
-    fn make_room(&mut self, wire: WireId, now: Time) -> Result<(), DropReason> {
-        let quota = self.config.wire_quota;
-        if quota > 0 && self.shares.flows(wire) >= quota {
-            let own = self.shares.oldest_of(wire).ok_or(DropReason::FlowQuota)?;
-            self.remove(FlowRef(own));
-        }
-        if self.shares.free() == 0 {
-            self.expire(LOOK_FOR_EXPIRED, now);
-        }
-        if self.shares.free() == 0 {
-            let oldest = self.shares.oldest_of(wire).or_else(|| self.shares.oldest());
-            self.remove(FlowRef(oldest.ok_or(DropReason::FlowTableFull)?));
-            self.prefetch_oldest();
-        }
-        if self.shares.has_room(wire) { Ok(()) } else { Err(DropReason::FlowTableFull) }
-    }
-
-    /// Asks for the memory that the next eviction will need: a full table evicts again soon.
-    fn prefetch_oldest(&self) {
-        if let Some(oldest) = self.shares.oldest() {
-            self.prefetch_index(self.hash(self.entry(FlowRef(oldest)).key()));
-            if let Some(next) = self.shares.after_oldest(oldest) {
-                prefetch_slice(&self.region.entries, next as usize);
-            }
         }
     }
 

@@ -17,7 +17,7 @@ impl Cable {
     fn new() -> Result<Self, Error> {
         let name = |side: &str| Namespace::named(format!("penstock-selftest-{}-{side}", std::process::id()));
         let cable = Cable([name("a"), name("b")]);
-        let fail = |error: control::lab::LabError| Error::input(error.to_string());
+        let fail = |error: control::lab::LabError| Error::Namespaces(error.to_string());
         netns::create(&cable.0).map_err(fail)?;
         let [left, right] = &cable.0;
         let add = format!(
