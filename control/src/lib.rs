@@ -5,5 +5,6 @@ pub mod daemon;
 pub mod enforcer;
 pub mod kubernetes;
 pub mod lab;
+pub mod node;
 pub mod policy;
 pub mod rehearsal;

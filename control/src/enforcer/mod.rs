@@ -20,9 +20,11 @@ use dataplane::stats::WireStats;
 use dataplane::wire::Tracking;
 use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
 
+mod engine;
 mod lanes;
 mod list;
 
+pub use engine::Engine;
 pub use lanes::Lane;
 pub use list::{ListError, LiveList};
 
@@ -195,18 +197,27 @@ impl Enforcer {
     /// # Errors
     /// When a port can't be opened, the ports don't fit together, or the worker is gone; nothing is left behind.
     pub fn attach(&self, spec: &WireSpec) -> Result<WireId, EnforcerError> {
+        let id = WireId(self.next_wire.fetch_add(1, Ordering::Relaxed));
+        self.attach_as(id, spec)?;
+        Ok(id)
+    }
+
+    /// [`Enforcer::attach`] under a number that the caller chooses and gives to no other wire; whoever chooses some chooses all.
+    ///
+    /// # Errors
+    /// Those of [`Enforcer::attach`].
+    pub fn attach_as(&self, id: WireId, spec: &WireSpec) -> Result<(), EnforcerError> {
         let port_error = |source| EnforcerError::Port { wire: spec.name.clone(), source };
         let mut opened = dataplane::port::open_lanes(&spec.inside, &spec.outside, POOL_CHUNKS, self.workers.len())
             .map_err(port_error)?;
         let warnings = opened.iter_mut().flat_map(|lane| std::mem::take(&mut lane.warnings)).collect();
-        let id = WireId(self.next_wire.fetch_add(1, Ordering::Relaxed));
         let lanes = self.attach_lanes(id, spec, opened)?;
         let stats = match &lanes[..] {
             [only] => only.stats.clone(),
             _ => Arc::default(),
         };
         self.running().insert(id, RunningWire { name: spec.name.clone(), lanes, stats, warnings });
-        Ok(id)
+        Ok(())
     }
 
     /// So many workers, those with the fewest wires.

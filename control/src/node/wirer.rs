@@ -1,0 +1,63 @@
+//! [`Wirer`]: what a node needs privileges for, done by a process that parses no packet.
+
+use std::path::PathBuf;
+
+use cni::protocol::Pod;
+use cni::state::PodIdentity;
+use dataplane::rules::WireId;
+
+/// What is asked of whoever has the privileges.
+pub trait Wirer: Send + Sync {
+    /// All pods that are behind wires by what is written down on the node, whole or not.
+    ///
+    /// # Errors
+    /// In a sentence, when it can't be found out.
+    fn spliced(&self) -> Result<Vec<Pod>, String>;
+
+    /// Running pods of the node with an interface that is not behind a wire, as far as the runtime tells who they are.
+    ///
+    /// # Errors
+    /// In a sentence, when it can't be found out.
+    fn unspliced(&self) -> Result<Vec<Sandbox>, String>;
+
+    /// Puts a running pod behind wires; answers with all of its wires, and for how long it was cut off. Nothing passes until
+    /// the engine carries them: to be called when the rules know the pod.
+    ///
+    /// # Errors
+    /// In a sentence; the pod is then as it was, or is told by [`Wirer::spliced`].
+    fn splice(&self, sandbox: &Sandbox) -> Result<Pod, String>;
+
+    /// Gives all pods of the node their interfaces back and takes every trace of Penstock off the node.
+    ///
+    /// # Errors
+    /// In a sentence, when something is left.
+    fn uninstall(&self) -> Result<(), String>;
+}
+
+/// A pod's sandbox, as the runtime keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sandbox {
+    /// The runtime's name for it.
+    pub container: String,
+    /// Path of its network namespace, in the host's mount namespace.
+    pub netns: PathBuf,
+    /// The interface that the runtime asked for (`CNI_IFNAME`).
+    pub attachment: String,
+    /// The network (the name in the CNI configuration).
+    pub network: String,
+    /// Who it is.
+    pub pod: PodIdentity,
+}
+
+/// What happens without having been asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// There is a new engine that knows no wires and no rules: tell it the rules, then the wires.
+    EngineStarted,
+    /// The engine is gone, and why; a new one is on its way. Until then nothing passes.
+    EngineLost(String),
+    /// A wire's devices are gone: its pod has ended, or somebody took it apart.
+    WireGone(WireId),
+    /// Something is worth telling people.
+    Warning(String),
+}
