@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -174,7 +173,7 @@ impl Site {
     /// The same with an engine of this kind.
     pub fn with(config: &EnforcerConfig, detection: DuplicateDetection) -> Site {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        remove_leftovers();
+        netns::remove_orphans(PREFIX);
         let prefix = format!("{PREFIX}{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let [router, wires] = ["router", "wires"].map(|name| Namespace::named(format!("{prefix}{name}")));
         let mut site = Site {
@@ -412,18 +411,6 @@ fn veth(name: &str, mac: MacAddress, peer: &str, peer_mac: MacAddress, peer_name
     format!(
         "link add {name} address {mac} {queues} type veth peer name {peer} address {peer_mac} {queues} netns {netns}"
     )
-}
-
-/// Namespaces of tests that were killed.
-fn remove_leftovers() {
-    let owner = |namespace: &Namespace| -> Option<u32> {
-        namespace.name().strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
-    };
-    let is_dead =
-        |namespace: &Namespace| owner(namespace).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-    let dead: Vec<Namespace> = netns::with_prefix(PREFIX).into_iter().filter(is_dead).collect();
-    // Another test may be at it at the same time.
-    let _gone = netns::remove(&dead);
 }
 
 /// Waits until something holds.

@@ -128,7 +128,7 @@ fn compare(options: &Compare) -> Result<()> {
     eprintln!("seed {seed}");
     process::stop_in_order();
     let _precedence = process::Precedence::take();
-    topology::remove_leftovers();
+    netns::remove_orphans(topology::PREFIX);
     let _limits = Limits::keep();
     let effort = Effort {
         rounds: options.rounds.map_or(5, usize::from),

@@ -116,15 +116,15 @@ fn ratio(results: &Results, what: &str, experiment: &str, one: Side, other: Side
 pub fn judge(results: &Results) -> Vec<Bar> {
     let mut bars = Vec::new();
     let ours = side(Kind::Penstock(PortKind::AfXdp));
-    for (name, kind, bar) in [
-        ("the bare af_xdp loop", Kind::Bare(PortKind::AfXdp), 0.85),
-        ("dpdk-testpmd io over net_af_xdp", Kind::Testpmd(PortKind::AfXdp), 0.9),
-        ("nft conntrack + interval map 10k", Kind::NftConntrackInterval, 1.3),
-        ("Calico's chains of the same policies", Kind::Calico, 1.3),
-        ("iptables-nft with 1,000 rules in a row", Kind::IptablesNft, 30.0),
+    for (experiment, name, kind, bar) in [
+        ("wire", "the bare af_xdp loop", Kind::Bare(PortKind::AfXdp), 0.85),
+        ("wire", "dpdk-testpmd io over net_af_xdp", Kind::Testpmd(PortKind::AfXdp), 0.9),
+        ("established", "nft conntrack + interval map 10k", Kind::NftConntrackInterval, 1.3),
+        ("established", "Calico's chains of the same policies", Kind::Calico, 1.3),
+        ("established", "iptables-nft with 1,000 rules in a row", Kind::IptablesNft, 30.0),
     ] {
         let what = format!("60-byte UDP, 64k flows, 10k rules, af_xdp wire vs {name}");
-        bars.push(ratio(results, &what, "established", ours, side(kind), Goal::AtLeast(bar)));
+        bars.push(ratio(results, &what, experiment, ours, side(kind), Goal::AtLeast(bar)));
     }
     let what = "every frame a new flow, 10k rules, vs nft conntrack + interval map 10k";
     bars.push(ratio(results, what, "new-flows", ours, side(Kind::NftConntrackInterval), Goal::AtLeast(1.5)));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
-use dataplane::rules::list::{AddressRange, FlagMatch, ListRule, Ports, RuleList, TooManyRules};
+use dataplane::rules::list::{AddressRange, ListRule, Ports, RuleList, TooManyRules};
 use dataplane::rules::{
     Action, AddressSet, Chain, Peers, Policy, PortRange, Query, Rule, RuleId, RuleSet, Services, Tier, WireId,
     WireRules,
@@ -218,19 +218,24 @@ pub fn nft(entries: &[Entry], family: Family, exact: bool, tracking: Tracking) -
 /// # Errors
 /// More rules than a list can have.
 pub fn list(entries: &[Entry], family: Family) -> Result<RuleList, TooManyRules> {
-    let rule = |(id, entry): (u32, &Entry)| ListRule {
+    let entries = entries.iter().chain(&allowed(family, false)).copied().collect::<Vec<_>>();
+    RuleList::new(&list_rules(&entries), Action::Deny)
+}
+
+/// The entries as rules that allow, numbered in their order.
+pub fn list_rules(entries: &[Entry]) -> Vec<ListRule> {
+    (0..).zip(entries).map(|(id, entry)| list_rule(entry, id)).collect()
+}
+
+/// An entry as a rule that allows.
+pub fn list_rule(entry: &Entry, id: u32) -> ListRule {
+    ListRule {
         source: AddressRange::from(IpNet::new_assert(entry.address, entry.length).trunc()),
-        destination: if family == Family::V4 { AddressRange::ANY_V4 } else { AddressRange::ANY },
-        source_ports: Ports::ANY,
+        destination: if entry.address.is_ipv4() { AddressRange::ANY_V4 } else { AddressRange::ANY },
         destination_ports: Ports { first: entry.first, last: entry.last },
         protocol: Some(if entry.is_tcp { Protocol::TCP } else { Protocol::UDP }),
-        flags: FlagMatch::default(),
-        action: Action::Allow,
-        log: false,
-        id: RuleId(id),
-    };
-    let rules: Vec<ListRule> = (0..).zip(entries.iter().chain(&allowed(family, false))).map(rule).collect();
-    RuleList::new(&rules, Action::Deny)
+        ..ListRule::of_everything(Action::Allow, RuleId(id))
+    }
 }
 
 /// The policies of a node with so many rules. The first wire is the one that is measured: at the end of each of its

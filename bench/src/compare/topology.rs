@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::compare::process;
 
-/// What the names of all namespaces start with; the process number follows.
-const PREFIX: &str = "pbench";
+/// What the names of all namespaces start with; the process number follows, then `-`.
+pub const PREFIX: &str = "pbench";
 
 /// MAC addresses of g0, d0, d1 and s0.
 pub const GENERATOR_MAC: [u8; 6] = [2, 0x50, 0, 0, 1, 2];
@@ -353,14 +353,4 @@ impl Drop for Topology {
         // What is left is removed by the next run.
         let _left = netns::remove(&self.namespaces());
     }
-}
-
-/// Removes the namespaces of comparisons that were killed.
-pub fn remove_leftovers() {
-    let owner = |namespace: &Namespace| namespace.name().strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok();
-    let is_dead = |namespace: &Namespace| {
-        owner(namespace).is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
-    };
-    let dead: Vec<Namespace> = netns::with_prefix(PREFIX).into_iter().filter(is_dead).collect();
-    let _left = netns::remove(&dead);
 }

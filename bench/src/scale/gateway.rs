@@ -18,15 +18,14 @@ use control::lab::netns::{self, Namespace};
 use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
 use dataplane::publish::PolicyReader;
-use dataplane::rules::list::{AddressRange, Edit, FlagMatch, ListRule, Ports, RuleList};
-use dataplane::rules::{Action, Query, RuleId, WireId};
-use ipnet::IpNet;
+use dataplane::rules::list::{Edit, RuleList};
+use dataplane::rules::{Action, Query, WireId};
 use serde::{Deserialize, Serialize};
 
 use crate::compare::contender::nftables::Library;
-use crate::compare::policy::{self, Entry, Tracking, element, entries};
+use crate::compare::policy::{self, Entry, Tracking, element, entries, list_rule, list_rules};
 use crate::compare::process;
-use crate::compare::topology::Family;
+use crate::compare::topology::{Family, PREFIX};
 use crate::micro::Rounds;
 
 const WIRE: WireId = WireId(0);
@@ -97,21 +96,6 @@ impl fmt::Display for Report {
     }
 }
 
-fn rule(entry: &Entry, id: u32) -> ListRule {
-    let host = if entry.address.is_ipv4() { AddressRange::ANY_V4 } else { AddressRange::ANY };
-    ListRule {
-        source: IpNet::new(entry.address, entry.length).map_or(host, AddressRange::from),
-        destination: AddressRange::ANY,
-        source_ports: Ports::ANY,
-        destination_ports: Ports { first: entry.first, last: entry.last },
-        protocol: Some(if entry.is_tcp { Protocol::TCP } else { Protocol::UDP }),
-        flags: FlagMatch::default(),
-        action: Action::Allow,
-        log: false,
-        id: RuleId(id),
-    }
-}
-
 /// Asks the rules in bursts until it is told to end, and acknowledges as a worker at work does.
 fn judge(mut reader: PolicyReader, stop: &AtomicBool) {
     let mut number = 0u32;
@@ -133,7 +117,7 @@ fn judge(mut reader: PolicyReader, stop: &AtomicBool) {
 /// When the engine cannot be started, or `nft` is there and fails.
 pub fn run(config: &Config) -> Result<Report> {
     let entries = entries(config.rules, Family::V4, false, config.seed);
-    let rules: Vec<ListRule> = (0..).zip(&entries).map(|(id, entry)| rule(entry, id)).collect();
+    let rules = list_rules(&entries);
     let enforcer = Arc::new(Enforcer::start(&EnforcerConfig { flows: 1_024, ..EnforcerConfig::default() })?);
     let began = Instant::now();
     let list = LiveList::start(Arc::clone(&enforcer), vec![WIRE], RuleList::new(&rules, Action::Deny)?)?;
@@ -141,7 +125,7 @@ pub fn run(config: &Config) -> Result<Report> {
     let (ours, nft) = (Rounds::default(), Rounds::default());
     let mut report =
         Report { config: *config, ours, nft, missing: None, load_ms, nft_load_ms: f64::NAN, merges: 0, beside: 0 };
-    let namespace = [Namespace::named(format!("psg-{}", std::process::id()))];
+    let namespace = [Namespace::named(format!("{PREFIX}{}-gateway", std::process::id()))];
     netns::create(&namespace)?;
     let stop = AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
@@ -183,7 +167,7 @@ fn rounds(config: &Config, list: &LiveList, loaded: Result<f64>, report: &mut Re
         let place = (round as usize * 7_919) % config.rules as usize;
         for comes in [true, false] {
             let edit =
-                if comes { Edit::Insert(place, rule(&entry, config.rules + round)) } else { Edit::Remove(place) };
+                if comes { Edit::Insert(place, list_rule(&entry, config.rules + round)) } else { Edit::Remove(place) };
             let began = Instant::now();
             list.change(&[edit])?;
             let ours = micros(began);
@@ -200,7 +184,7 @@ fn rounds(config: &Config, list: &LiveList, loaded: Result<f64>, report: &mut Re
             }
         }
         // Rules that come to stay: merges become due.
-        list.change(&[Edit::Replace(place, rule(&entry, config.rules + round))])?;
+        list.change(&[Edit::Replace(place, list_rule(&entry, config.rules + round))])?;
     }
     Ok(())
 }

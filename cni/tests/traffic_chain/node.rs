@@ -57,7 +57,7 @@ impl Node {
     /// An empty node that routes.
     pub(crate) fn new() -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        remove_leftovers();
+        netns::remove_orphans(PREFIX);
         let prefix = format!("{PREFIX}{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::tempdir().expect("a directory");
         let host = Namespace::named(format!("{prefix}host"));
@@ -284,18 +284,6 @@ impl Drop for Node {
             eprintln!("removing namespaces: {error}");
         }
     }
-}
-
-/// Namespaces of tests that were killed.
-fn remove_leftovers() {
-    let owner = |namespace: &Namespace| -> Option<u32> {
-        namespace.name().strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
-    };
-    let is_dead =
-        |namespace: &Namespace| owner(namespace).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-    let dead: Vec<Namespace> = netns::with_prefix(PREFIX).into_iter().filter(is_dead).collect();
-    // Another test may be at it at the same time.
-    let _gone = netns::remove(&dead);
 }
 
 fn feed(mut command: Command, input: &str) -> Output {

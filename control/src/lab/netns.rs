@@ -104,6 +104,18 @@ pub fn with_prefix(prefix: &str) -> Vec<Namespace> {
     names.filter(|name| name.starts_with(prefix)).map(Namespace::named).collect()
 }
 
+/// Removes what processes that are no longer there have left: namespaces named `{prefix}{pid}-…`. Another process may be at it at
+/// the same time.
+pub fn remove_orphans(prefix: &str) {
+    let owner = |namespace: &Namespace| -> Option<u32> {
+        namespace.name().strip_prefix(prefix)?.split('-').next()?.parse().ok()
+    };
+    let is_dead =
+        |namespace: &Namespace| owner(namespace).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    let dead: Vec<Namespace> = with_prefix(prefix).into_iter().filter(is_dead).collect();
+    let _gone = remove(&dead);
+}
+
 /// One process for any number of changes: `ip -batch`.
 fn batch(namespace: Option<&Namespace>, lines: &[String]) -> Result<()> {
     if lines.is_empty() {

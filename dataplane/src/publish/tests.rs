@@ -149,17 +149,8 @@ fn a_direction_keeps_its_epoch_while_its_policy_says_the_same() {
 /// A rule for one destination.
 fn list_rule(host: u8, id: u32) -> ListRule {
     let address = Address::v4([10, 0, 0, host]);
-    ListRule {
-        source: AddressRange::ANY,
-        destination: AddressRange::new(address, address).unwrap(),
-        source_ports: Ports::ANY,
-        destination_ports: Ports::ANY,
-        protocol: None,
-        flags: FlagMatch::default(),
-        action: Action::Allow,
-        log: false,
-        id: RuleId(id),
-    }
+    let destination = AddressRange::new(address, address).unwrap();
+    ListRule { destination, ..ListRule::of_everything(Action::Allow, RuleId(id)) }
 }
 
 #[test]

@@ -128,6 +128,21 @@ pub struct ListRule {
 }
 
 impl ListRule {
+    /// A rule that means every packet, to be narrowed by whoever writes one.
+    pub fn of_everything(action: Action, id: RuleId) -> Self {
+        ListRule {
+            source: AddressRange::ANY,
+            destination: AddressRange::ANY,
+            source_ports: Ports::ANY,
+            destination_ports: Ports::ANY,
+            protocol: None,
+            flags: FlagMatch::default(),
+            action,
+            log: false,
+            id,
+        }
+    }
+
     /// Whether the rule means this packet: the definition that everything faster is held equal to.
     pub fn matches(&self, direction: Direction, query: &Query) -> bool {
         self.source.contains(query.source(direction))

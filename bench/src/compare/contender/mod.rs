@@ -291,7 +291,8 @@ impl Running {
                 for process in &mut self.processes {
                     userspace::answer(&process.ask("forget")?)?;
                 }
-                Ok(())
+                // Wires that were opened anew have made their TAP devices anew.
+                self.topology.taps_are_there()
             }
             kind if kind.tracking() == Tracking::On => kernel::forget_flows(&self.topology),
             _ => Ok(()),

@@ -32,17 +32,10 @@ impl Random {
         };
         let (source, destination) = (range(), range());
         let first = self.below(4) as u16;
-        ListRule {
-            source,
-            destination,
-            source_ports: Ports::ANY,
-            destination_ports: Ports { first, last: first + self.below(3) as u16 },
-            protocol: (self.below(2) == 0).then_some(Protocol::TCP),
-            flags: FlagMatch::default(),
-            action: if self.below(2) == 0 { Action::Allow } else { Action::Deny },
-            log: false,
-            id: RuleId(id),
-        }
+        let destination_ports = Ports { first, last: first + self.below(3) as u16 };
+        let protocol = (self.below(2) == 0).then_some(Protocol::TCP);
+        let action = if self.below(2) == 0 { Action::Allow } else { Action::Deny };
+        ListRule { source, destination, destination_ports, protocol, ..ListRule::of_everything(action, RuleId(id)) }
     }
 
     fn query(&mut self) -> Query {

@@ -214,16 +214,13 @@ proptest! {
 /// A rule between two hosts.
 fn host_rule(number: u32) -> ListRule {
     let host = |bits: u32| AddressRange::from(ipnet::IpNet::from(std::net::IpAddr::from(Ipv4Addr::from(bits))));
+    let action = if number.is_multiple_of(2) { Action::Allow } else { Action::Deny };
     ListRule {
         source: host(0x0a00_0000 + number * 7),
         destination: host(0xc0a8_0000 + number % 4096),
-        source_ports: Ports::ANY,
         destination_ports: Ports { first: (number % 50) as u16, last: (number % 50) as u16 + 3 },
         protocol: Some(Protocol::TCP),
-        flags: FlagMatch::default(),
-        action: if number.is_multiple_of(2) { Action::Allow } else { Action::Deny },
-        log: false,
-        id: RuleId(number),
+        ..ListRule::of_everything(action, RuleId(number))
     }
 }
 

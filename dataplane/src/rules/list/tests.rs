@@ -3,17 +3,7 @@
 use super::*;
 
 fn rule(id: u32) -> ListRule {
-    ListRule {
-        source: AddressRange::ANY,
-        destination: AddressRange::ANY_V4,
-        source_ports: Ports::ANY,
-        destination_ports: Ports::ANY,
-        protocol: None,
-        flags: FlagMatch::default(),
-        action: Action::Allow,
-        log: false,
-        id: RuleId(id),
-    }
+    ListRule { destination: AddressRange::ANY_V4, ..ListRule::of_everything(Action::Allow, RuleId(id)) }
 }
 
 fn ids(list: &RuleList) -> Vec<u32> {
