@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use control::lab::netns;
 use penstock_bench::bare;
 use penstock_bench::compare::contender::Loaded;
 use penstock_bench::compare::contender::kernel::Limits;
