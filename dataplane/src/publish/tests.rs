@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::address::Address;
 use crate::packet::Protocol;
-use crate::rules::list::{AddressRange, FlagMatch, ListRule, Ports, RuleList};
+use crate::rules::list::{AddressRange, ListRule, RuleList};
 use crate::rules::{
     Action, AddressSet, Chain, Decision, Peers, Policy, Query, Rule, RuleId, Services, Tier, WireRules,
 };

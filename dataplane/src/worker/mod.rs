@@ -24,6 +24,7 @@ mod handoff;
 mod journey;
 mod lane;
 mod parking;
+mod readiness;
 mod thread;
 
 pub use handoff::{ClosedLane, Doorbell, HandOff, settle};

@@ -1,16 +1,14 @@
 //! A worker's thread: it polls while there is work and sleeps in the kernel when there is none.
 //!
 //! A port that filled a whole burst has more: it is polled again at once, without asking the kernel which ports are
-//! ready. All others are left alone until epoll names them, so that a hundred quiet wires cost nothing.
+//! ready. All others are left alone until the kernel names them, so that a hundred quiet wires cost nothing.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -19,6 +17,7 @@ use crate::packet::Direction;
 use crate::rules::WireId;
 use crate::time::Time;
 use crate::wire::WireSetup;
+use crate::worker::readiness::{PortPlace, Readiness};
 use crate::worker::{Command, Doorbell, HandOff, Worker, WorkerConfig};
 
 /// Rounds over ports that filled their bursts before the kernel is asked about the others.
@@ -27,10 +26,6 @@ const BUSY_ROUNDS: u32 = 4;
 const IDLE_ROUNDS: u32 = 4;
 /// How long a worker with ports that must be polled sleeps at most.
 const POLLED_SLEEP: Duration = Duration::from_millis(1);
-/// The mark of the wake-up descriptor among the ports'.
-const WAKE: u64 = u64::MAX;
-/// How many ready ports are taken from the kernel at once.
-const READY: usize = 64;
 
 /// Which CPU a worker runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +104,7 @@ impl Drop for WorkerHandle {
 pub fn spawn(config: WorkerConfig, pinning: Pinning) -> io::Result<WorkerHandle> {
     let (commands, receiver) = unbounded();
     let doorbell = Arc::new(Doorbell::new()?);
-    let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&poller, doorbell.descriptor(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+    let readiness = Readiness::new(Arc::clone(&doorbell))?;
     let (ready_sender, ready) = crossbeam::channel::bounded(1);
     let own = Arc::clone(&doorbell);
     let thread = std::thread::Builder::new().name(format!("worker-{}", config.id)).spawn(move || {
@@ -120,7 +114,7 @@ pub fn spawn(config: WorkerConfig, pinning: Pinning) -> io::Result<WorkerHandle>
             return;
         }
         let worker = Worker::new(config);
-        Thread { worker, poller, doorbell: own, commands: receiver, polled: Vec::new(), busy: Vec::new() }.run();
+        Thread { worker, readiness, doorbell: own, commands: receiver, polled: Vec::new(), busy: Vec::new() }.run();
     })?;
     ready.recv().unwrap_or_else(|_| Err(io::Error::other("the worker's thread died at its start")))?;
     Ok(WorkerHandle { commands, doorbell, thread: Some(thread) })
@@ -144,27 +138,27 @@ fn now() -> Time {
 
 struct Thread {
     worker: Worker,
-    poller: OwnedFd,
+    readiness: Readiness,
     doorbell: Arc<Doorbell>,
     commands: Receiver<Command>,
     /// Ports without a descriptor to wait on.
-    polled: Vec<(usize, Direction)>,
+    polled: Vec<PortPlace>,
     /// Ports whose last burst was full.
-    busy: Vec<(usize, Direction)>,
+    busy: Vec<PortPlace>,
 }
 
 impl Thread {
     fn run(mut self) {
-        let mut ready: Vec<epoll::Event> = Vec::with_capacity(READY);
         let (mut idle, mut rounds) = (0, 0);
+        // The last wait's, until its ports have been looked at.
+        let mut is_fresh = false;
         loop {
             while let Ok(command) = self.commands.try_recv() {
                 if !self.obey(command) {
                     return;
                 }
             }
-            let frames = self.work(&ready);
-            ready.clear();
+            let frames = self.work(std::mem::take(&mut is_fresh));
             if !self.busy.is_empty() && rounds < BUSY_ROUNDS {
                 rounds += 1;
                 continue;
@@ -173,15 +167,16 @@ impl Thread {
             idle = if frames > 0 { 0 } else { idle + 1 };
             let sleep = if idle <= IDLE_ROUNDS { Some(Duration::ZERO) } else { self.sleep_time() };
             if sleep == Some(Duration::ZERO) {
-                self.wait(&mut ready, sleep);
+                self.readiness.wait(&self.worker, sleep);
             } else {
-                self.sleep(&mut ready, sleep);
+                self.sleep(sleep);
             }
+            is_fresh = true;
         }
     }
 
-    /// One round over the ports that have something.
-    fn work(&mut self, ready: &[epoll::Event]) -> usize {
+    /// One round over the ports that have something: those that were busy, and those that the last wait found.
+    fn work(&mut self, is_fresh: bool) -> usize {
         let now = now();
         let mut frames = 0;
         let mut at = 0;
@@ -195,15 +190,9 @@ impl Thread {
                 self.busy.swap_remove(at);
             }
         }
-        for event in ready {
-            let mark = event.data.u64();
-            if mark == WAKE {
-                let mut counter = [0; 8];
-                // Reading only resets the counter; that it was reset already does no harm.
-                let _already = rustix::io::read(self.doorbell.descriptor(), &mut counter);
-                continue;
-            }
-            let port = unmark(mark);
+        let ready = if is_fresh { self.readiness.ready().len() } else { 0 };
+        for at in 0..ready {
+            let Some(&port) = self.readiness.ready().get(at) else { break };
             if self.busy.contains(&port) {
                 continue;
             }
@@ -222,11 +211,8 @@ impl Thread {
 
     fn poll_port(&mut self, at: usize, direction: Direction, now: Time) -> usize {
         let progress = self.worker.poll_port(at, direction, now);
-        if progress.port_lost
-            && let Some(descriptor) = self.worker.descriptor(at, direction)
-        {
-            // A lost port's descriptor stays ready for ever. It is in the set unless its device took it out.
-            let _gone = epoll::delete(&self.poller, descriptor);
+        if progress.port_lost {
+            self.readiness.remove(&self.worker, (at, direction));
         }
         progress.frames
     }
@@ -237,24 +223,15 @@ impl Thread {
     }
 
     /// Waits without a policy. Who shares a wire wakes it when there is something on a ring, not only at a port.
-    fn sleep(&mut self, ready: &mut Vec<epoll::Event>, sleep: Option<Duration>) {
+    fn sleep(&mut self, sleep: Option<Duration>) {
         self.worker.park();
         if !self.worker.has_lanes() {
-            return self.wait(ready, sleep);
+            return self.readiness.wait(&self.worker, sleep);
         }
         self.doorbell.lie_down();
         let sleep = if self.worker.has_arrivals() { Some(Duration::ZERO) } else { sleep };
-        self.wait(ready, sleep);
+        self.readiness.wait(&self.worker, sleep);
         self.doorbell.get_up();
-    }
-
-    fn wait(&self, ready: &mut Vec<epoll::Event>, sleep: Option<Duration>) {
-        let timeout = sleep.map(|sleep| Timespec {
-            tv_sec: i64::try_from(sleep.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(sleep.subsec_nanos()),
-        });
-        // Interrupted by a signal: nothing is ready, and the loop comes back here.
-        let _interrupted = epoll::wait(&self.poller, rustix::buffer::spare_capacity(ready), timeout.as_ref());
     }
 
     fn obey(&mut self, command: Command) -> bool {
@@ -282,6 +259,7 @@ impl Thread {
 
     /// Looks at a wire's ports no more.
     fn forget(&mut self, wire: WireId) {
+        self.readiness.forget(&self.worker, wire);
         let at = self.worker.place_of(wire);
         for ports in [&mut self.polled, &mut self.busy] {
             ports.retain(|&(place, _)| Some(place) != at);
@@ -295,19 +273,14 @@ impl Thread {
             Some(hand_off) => self.worker.attach_lane(setup, hand_off)?,
         };
         for direction in Direction::BOTH {
-            let registered = match self.worker.descriptor(at, direction) {
-                None => {
-                    self.polled.push((at, direction));
-                    continue;
+            match self.readiness.add(&self.worker, (at, direction)) {
+                Ok(true) => {}
+                Ok(false) => self.polled.push((at, direction)),
+                Err(error) => {
+                    self.forget(id);
+                    self.worker.detach(id);
+                    return Err(error);
                 }
-                Some(descriptor) => {
-                    let data = epoll::EventData::new_u64(mark(at, direction));
-                    epoll::add(&self.poller, descriptor.as_fd(), data, epoll::EventFlags::IN)
-                }
-            };
-            if let Err(error) = registered {
-                self.worker.detach(id);
-                return Err(error.into());
             }
         }
         Ok(())
@@ -317,12 +290,4 @@ impl Thread {
 /// Whoever asked may have gone away; then nobody needs the answer.
 fn reply<T>(answer: &Sender<T>, value: T) {
     let _gone = answer.send(value);
-}
-
-fn mark(at: usize, direction: Direction) -> u64 {
-    (at as u64) << 1 | direction as u64
-}
-
-fn unmark(mark: u64) -> (usize, Direction) {
-    ((mark >> 1) as usize, Direction::BOTH[(mark & 1) as usize])
 }
