@@ -2,7 +2,7 @@
 
 use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
-use dataplane::rules::list::{AddressRange, FlagMatch, ListRule, Ports};
+use dataplane::rules::list::{AddressRange, ListRule, Ports};
 use dataplane::rules::{Action, Decision, Query, RuleId};
 
 use super::*;
