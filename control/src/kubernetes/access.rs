@@ -16,7 +16,7 @@ use super::trouble::{SetupError, cause};
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Where the API server is, and as whom it is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The service account that Kubernetes mounts into a pod.
     InCluster,

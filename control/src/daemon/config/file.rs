@@ -13,13 +13,45 @@ use super::ConfigError;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct File {
-    pub(super) policy: PathBuf,
-    pub(super) wires: Vec<Wire>,
+    pub(super) policy: Option<PathBuf>,
+    pub(super) wires: Option<Vec<Wire>>,
+    pub(super) kubernetes: Option<Kubernetes>,
+    pub(super) node: Option<String>,
+    pub(super) pods: Option<RunningPods>,
+    pub(super) paths: Option<Paths>,
     pub(super) workers: Option<Workers>,
     pub(super) flows: Option<usize>,
     pub(super) mid_stream: Option<MidStream>,
     pub(super) metrics: Option<Metrics>,
     pub(super) log: Option<Log>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kubernetes {
+    pub(super) kubeconfig: Option<PathBuf>,
+    pub(super) context: Option<String>,
+    pub(super) server: Option<String>,
+}
+
+/// What happens to pods that run already when Penstock comes to their node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunningPods {
+    /// They are put behind wires.
+    #[default]
+    Adopt,
+    /// They stay as they are, unguarded, and are reported.
+    Leave,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Paths {
+    pub(super) run: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
+    pub(super) plugin: Option<PathBuf>,
+    pub(super) conflists: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,7 +217,9 @@ fn reason(error: &serde_saphyr::Error) -> String {
     let text = text.rfind(" at line ").map_or(text, |at| &text[..at]);
     let text = text.find(", set DuplicateKeyPolicy").map_or(text, |at| &text[..at]);
     match text.trim_end_matches([':', ' ']) {
-        "" | "unexpected end of input" => "the file ends too early; it needs at least policy and wires".to_owned(),
+        "" | "unexpected end of input" => {
+            "the file ends too early; it needs at least kubernetes, or policy and wires".to_owned()
+        }
         "invalid u32" | "invalid u64" | "invalid usize" => "it must be a whole number".to_owned(),
         text if text.starts_with("missing field") => format!("{text}; add it"),
         text => text.to_owned(),

@@ -15,10 +15,12 @@ use dataplane::port::PortKind;
 use dataplane::wire::Tracking;
 
 mod file;
+mod node;
 #[cfg(test)]
 mod tests;
 
-pub use file::{LogFormat, LogLevel};
+pub use file::{LogFormat, LogLevel, RunningPods};
+pub use node::{NodeConfig, Paths};
 
 /// Where metrics are served when the file does not say.
 pub const METRICS_ADDRESS: &str = "127.0.0.1:9967";
@@ -66,6 +68,8 @@ impl std::error::Error for ConfigError {}
 pub struct Config {
     /// The file that it was read from.
     pub file: PathBuf,
+    /// A node of a cluster, whose policies and pods come from its API server; then `policy` and `wires` are empty.
+    pub node: Option<NodeConfig>,
     /// Where the manifests are: a directory, or one file.
     pub policy: PathBuf,
     /// The wires, in the order of the file.
@@ -212,8 +216,12 @@ impl Config {
     /// As for [`Config::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         let checker = Checker { path };
-        let file = file::read(path, text)?;
-        let wires = checker.wires(file.wires)?;
+        let mut file = file::read(path, text)?;
+        let node = checker.node(&mut file)?;
+        let wires = match &node {
+            Some(_) => Vec::new(),
+            None => checker.wires(file.wires.unwrap_or_default())?,
+        };
         let workers = checker.workers(file.workers)?;
         let flows = file.flows.unwrap_or(FLOWS);
         if !FLOWS_RANGE.contains(&flows) {
@@ -222,7 +230,8 @@ impl Config {
         }
         Ok(Config {
             file: path.to_owned(),
-            policy: checker.relative(&file.policy),
+            node,
+            policy: file.policy.map(|policy| checker.relative(&policy)).unwrap_or_default(),
             wires,
             workers,
             flows,

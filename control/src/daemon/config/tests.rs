@@ -100,9 +100,12 @@ fn everything_can_be_said() {
 fn what_serde_refuses_names_file_line_field_and_reason() {
     let file = "/etc/penstock/penstock.yaml";
     for (text, expected) in [
-        (String::new(), "{file}:1: the file ends too early; it needs at least policy and wires"),
+        (String::new(), "{file}:1: the file ends too early; it needs at least kubernetes, or policy and wires"),
         ("wires: [".to_owned(), "{file}:1: wires: unclosed bracket '['"),
-        ("wires: []".to_owned(), "{file}:1: missing field `policy`; add it"),
+        (
+            "wires: []".to_owned(),
+            "{file}: policy: it is missing; write policy and wires, or `kubernetes: {}` for a node of a cluster",
+        ),
         ("policy: a\npolicy: b\nwires: []".to_owned(), "{file}:2: duplicate mapping key: policy"),
         (
             with_wire("{name: a, insid: 3}", ""),
@@ -205,4 +208,38 @@ fn what_makes_no_sense_names_its_field_and_the_remedy() {
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nowhere/penstock.yaml")).unwrap_err().to_string();
     assert!(error.starts_with("/nowhere/penstock.yaml: the configuration cannot be read"), "{error}");
+}
+
+#[test]
+fn a_node_needs_nothing_but_to_be_one() {
+    let config = parse("kubernetes: {}\nnode: n1\n").unwrap();
+    let node = config.node.unwrap();
+    assert_eq!((node.name.as_str(), node.pods, node.paths), ("n1", RunningPods::Adopt, Paths::default()));
+    assert!(config.wires.is_empty());
+    let text = "kubernetes: {kubeconfig: k, context: c}\nnode: n\npods: leave\npaths: {run: /r, state: /s}\n";
+    let node = parse(text).unwrap().node.unwrap();
+    let file = Some("/etc/penstock/k".into());
+    assert_eq!(node.access, crate::kubernetes::Access::Kubeconfig { file, context: Some("c".to_owned()) });
+    assert_eq!((node.pods, node.paths.cni_socket()), (RunningPods::Leave, "/r/cni.sock".into()));
+    assert_eq!(node.paths.cluster(), Path::new("/s/cluster"));
+}
+
+#[test]
+fn a_node_that_is_described_badly_is_refused() {
+    for (text, sentence) in [
+        ("kubernetes: {}\npolicy: p", "policy: policies and pods come from the API server; leave it away"),
+        ("kubernetes: {}\nwires: []", "wires: policies and pods come from the API server; leave it away"),
+        ("policy: p\nwires: []\nnode: n", "node: it goes with kubernetes; add `kubernetes: {}`"),
+        ("pods: leave", "pods: it goes with kubernetes"),
+        ("policy: p", "wires: it is missing; write policy and wires"),
+        ("kubernetes: {}\nnode: A_B", "node: \"A_B\" is not a node's name; write the one that `kubectl get nodes`"),
+        ("kubernetes: {context: c}", "kubernetes.context: a context is one of a kubeconfig"),
+        ("kubernetes: {kubeconfig: k, server: 'http://x'}", "kubernetes.server: the kubeconfig names the server"),
+        ("kubernetes: {server: x}", "kubernetes.server: \"x\" is no URL"),
+        ("kubernetes: {}\npaths: {run: r}", "paths.run: r is relative; write a path that begins with /"),
+        ("kubernetes: {}\npods: maybe", "unknown variant `maybe`"),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(sentence), "{text}: {refusal}");
+    }
 }
