@@ -7,4 +7,5 @@ pub mod kubernetes;
 pub mod lab;
 pub mod node;
 pub mod policy;
+pub mod process;
 pub mod rehearsal;

@@ -1,5 +1,6 @@
 //! Addresses as the engine keeps them: plain old data, both IP versions in one ordered type.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 /// An IPv4 or IPv6 address. IPv4 is kept in its IPv4-mapped form (`::ffff:0:0/96`, RFC 4291 section 2.5.5.2);
 /// a packet that carries such an address as IPv6 never gets this far, [`crate::parse`] drops it as a martian, so
 /// the two never meet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Address(pub [u8; 16]);
 
@@ -99,7 +100,7 @@ impl fmt::Debug for Address {
 }
 
 /// An IEEE 802 MAC address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct MacAddress(pub [u8; 6]);
 

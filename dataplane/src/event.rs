@@ -1,6 +1,7 @@
 //! What the engine tells control: plain records through bounded queues. A worker never waits for a reader; what does
 //! not fit is counted as lost.
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -12,7 +13,7 @@ use crate::time::Time;
 use crate::verdict::{DropReason, Verdict};
 
 /// Something worth a line in a log.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// A frame was dropped.
     Dropped(Dropped),
@@ -30,7 +31,7 @@ pub enum Event {
 }
 
 /// A dropped frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
     /// When.
     pub at: Time,
@@ -54,7 +55,7 @@ pub struct Dropped {
 }
 
 /// A verdict that a rule wants logged.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logged {
     /// When.
     pub at: Time,

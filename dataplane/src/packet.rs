@@ -1,12 +1,13 @@
 //! What the engine knows of a frame once it has been read: [`Parsed`], made by [`crate::parse`].
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use crate::address::{Address, MacAddress};
 use crate::frame::VlanTag;
 
 /// Which way a frame crosses a wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Direction {
     /// Inside to outside: what the endpoint sends.
@@ -38,7 +39,7 @@ impl Direction {
 }
 
 /// An IP protocol number (IANA "Assigned Internet Protocol Numbers").
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Protocol(pub u8);
 
 impl Protocol {
@@ -347,7 +348,7 @@ pub enum NeighbourKind {
 }
 
 /// Who talks to whom: a packet's addresses, protocol and ports, as sent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// Source address.
     pub source: Address,

@@ -33,6 +33,7 @@
 //! Freeing a large snapshot takes long, so a worker never does: the publisher keeps every old one until it is the last to
 //! hold it, and frees it at its next publication or question ([`Publisher::reclaim`]).
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +52,7 @@ use crate::rules::{Epoch, GroupId, RuleSet, WireId, WireRules};
 mod tests;
 
 /// The number of a published rule set: 1 for the first, one more each time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
 impl Generation {

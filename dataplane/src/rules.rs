@@ -5,6 +5,7 @@
 //! a tier the first rule that matches decides; [`Action::Pass`] goes on to the next tier. NetworkPolicy v1 is one tier of
 //! `Allow` rules with default `Deny`; ClusterNetworkPolicy's admin and baseline tiers stand before and after it.
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,13 +20,13 @@ pub mod list;
 use list::RuleList;
 
 /// A wire's number: unique within the process and never used again for another wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WireId(pub u32);
 
 /// The age of a verdict: a number that a direction of a wire carries and that changes whenever its policy does
 /// ([`crate::publish`]). A flow keeps the epoch that it was judged in; one that differs from the wire's is stale, and the
 /// flow is judged again before its next frame passes. Compare for equality only: the numbers wrap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Epoch(pub u32);
 
@@ -45,7 +46,7 @@ impl Epoch {
 }
 
 /// What a rule, or a tier's default, does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
     /// Let it pass.
     Allow,
@@ -59,17 +60,17 @@ pub enum Action {
 }
 
 /// A rule's number, which control can name: an index into a table that it keeps with the rule set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RuleId(pub u32);
 
 /// A group's number: a set of single addresses whose members come and go while the rules that name it stay. Who is in it is
 /// told beside the rules ([`crate::publish::Change`]). A group that no rule names any more is forgotten, and its number not
 /// used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupId(pub u32);
 
 /// A set of addresses, as sorted, disjoint, maximal ranges. IPv4 lives in its mapped form ([`Address`]).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AddressSet {
     ranges: Vec<(u128, u128)>,
 }
@@ -155,7 +156,7 @@ impl FromIterator<Address> for AddressSet {
 }
 
 /// Which far ends a rule means: the source of ingress, the destination of egress.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Peers {
     /// All.
     Any,
@@ -166,7 +167,7 @@ pub enum Peers {
 }
 
 /// Destination ports of one protocol. For ICMP the "port" is type × 256 + code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortRange {
     /// Protocol.
     pub protocol: Protocol,
@@ -184,7 +185,7 @@ impl PortRange {
 }
 
 /// Which protocols and ports a rule means.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Services {
     /// All protocols, those without ports included.
     Any,
@@ -205,7 +206,7 @@ impl Services {
 }
 
 /// A rule.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// What it does.
     pub action: Action,
@@ -220,7 +221,7 @@ pub struct Rule {
 }
 
 /// Ordered rules and what happens when none matches.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tier {
     /// The rules; the first that matches decides.
     pub rules: Vec<Rule>,
@@ -229,7 +230,7 @@ pub struct Tier {
 }
 
 /// All tiers of a direction.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Chain {
     /// In order.
     pub tiers: Vec<Tier>,

@@ -121,6 +121,17 @@ impl WireStats {
         std::iter::once(&self.flows).chain(directions).chain(self.ports.iter().flat_map(PortStats::all))
     }
 
+    /// What all counters say, in an order that is always the same: for [`WireStats::set_values`] in another process of the same
+    /// program.
+    pub fn values(&self) -> Vec<u64> {
+        self.all().map(Counter::get).collect()
+    }
+
+    /// Sets all counters to what [`WireStats::values`] gave. Only for one that no worker counts in.
+    pub fn set_values(&self, values: &[u64]) {
+        self.all().zip(values).for_each(|(counter, &value)| counter.set(value));
+    }
+
     /// Sets all counters to the sums of others. Only for one that no worker counts in.
     pub fn set_sum<'a>(&self, parts: impl Iterator<Item = &'a WireStats>) {
         let mut sums = vec![0u64; self.all().count()];

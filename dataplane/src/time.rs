@@ -1,11 +1,12 @@
 //! Time as the engine sees it: passed in, never asked for.
 
+use serde::{Deserialize, Serialize};
 use std::ops::Add;
 use std::time::Duration;
 
 /// A point in time, in nanoseconds since an origin that the caller chooses (CLOCK_MONOTONIC in the daemon, zero
 /// in tests and replay). Never goes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 impl Time {

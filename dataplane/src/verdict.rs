@@ -4,7 +4,7 @@
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident => $label:literal, $explanation:literal;)*) => {
         /// Why a frame was dropped.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         #[repr(u8)]
         pub enum DropReason {
             $(#[doc = $explanation] $variant,)*

@@ -1,5 +1,6 @@
 //! A wire: two ports, what the endpoint inside may say, and what is counted.
 
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::worker::HandOff;
 const SEND_ATTEMPTS: usize = 3;
 
 /// Whether a wire's frames are judged by their flow or each by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tracking {
     /// A flow's first frame is judged, the others pass while they fit its state, in both directions.
     #[default]

@@ -27,7 +27,7 @@ impl Enforcer {
         spec: &WireSpec,
         opened: Vec<OpenedPair>,
     ) -> Result<Vec<Lane>, EnforcerError> {
-        let workers = self.least_loaded(opened.len());
+        let workers = self.workers_for(id, opened.len());
         let joined: Vec<_> = (opened.iter().zip(&workers))
             .map(|(pair, &worker)| (pair.pool.id(), self.workers[worker].doorbell()))
             .collect();

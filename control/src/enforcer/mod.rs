@@ -13,10 +13,12 @@ use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
 use dataplane::fragment::{FragmentConfig, FragmentTable};
 use dataplane::guard::{Endpoint, Permissions};
-use dataplane::port::{Pool, PortError, PortSpec};
+use dataplane::port::af_packet::AfPacket;
+use dataplane::port::{OpenedPair, Pool, PortError, PortSpec};
 use dataplane::publish::{Change, Generation, PolicyReader, Publisher};
 use dataplane::rules::{RuleSet, WireId};
 use dataplane::stats::WireStats;
+use dataplane::time::Time;
 use dataplane::wire::Tracking;
 use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
 
@@ -67,6 +69,12 @@ pub enum EnforcerError {
     /// The rules are more than can be compiled.
     #[error("the rules can't be compiled: {0}")]
     Compile(#[from] CompileError),
+    /// The engine runs in a process of its own, which is gone.
+    #[error("the engine is gone ({0}); another one is being started")]
+    Gone(String),
+    /// The engine runs in a process of its own, and refused.
+    #[error("{0}")]
+    Refused(String),
     /// The workers did not take a policy over in time.
     #[error(
         "policy generation {0} was not acknowledged by every worker within {ACKNOWLEDGE:?}; the workers are overloaded or stopped"
@@ -133,6 +141,8 @@ pub struct Enforcer {
     asks: Vec<AskQueues>,
     wires: Mutex<BTreeMap<WireId, RunningWire>>,
     next_wire: AtomicU32,
+    /// A wire's number says which worker it is on, so that its flows are found again in that worker's file.
+    is_placed: bool,
 }
 
 impl Enforcer {
@@ -141,6 +151,18 @@ impl Enforcer {
     /// # Errors
     /// When a worker can't be started or pinned.
     pub fn start(config: &EnforcerConfig) -> Result<Enforcer, EnforcerError> {
+        Self::start_with(config, Vec::new())
+    }
+
+    /// [`Enforcer::start`] with a region for each worker's flows ([`FlowRegion::shared`]), and whether flows are in it that are
+    /// taken over: each is judged again by the rules of this engine before a frame of it passes. The number of a wire says on
+    /// which worker it is. Without regions each worker has memory of its own.
+    ///
+    /// # Errors
+    /// As [`Enforcer::start`].
+    pub fn start_with(config: &EnforcerConfig, regions: Vec<(FlowRegion, bool)>) -> Result<Enforcer, EnforcerError> {
+        let is_placed = !regions.is_empty();
+        let mut regions = regions.into_iter();
         let publisher = Arc::new(Publisher::new());
         let mut enforcer = Enforcer {
             workers: Vec::new(),
@@ -150,6 +172,7 @@ impl Enforcer {
             asks: Vec::new(),
             wires: Mutex::new(BTreeMap::new()),
             next_wire: AtomicU32::new(0),
+            is_placed,
         };
         // The workers of a wire agree by it on whose a flow is.
         let first = |source| EnforcerError::Worker { worker: 0, source };
@@ -170,7 +193,7 @@ impl Enforcer {
             let fragments = FragmentConfig { hash_key: random_key().map_err(secret)?, ..FragmentConfig::default() };
             let worker = WorkerConfig {
                 id,
-                flows: FlowTable::new(FlowRegion::heap(config.flows), tracking),
+                flows: flow_table(regions.next(), config.flows, tracking),
                 fragments: FragmentTable::new(fragments),
                 policy: publisher.reader(),
                 pool: Pool::new(1, Pool::SUPER_FRAME),
@@ -208,8 +231,27 @@ impl Enforcer {
     /// Those of [`Enforcer::attach`].
     pub fn attach_as(&self, id: WireId, spec: &WireSpec) -> Result<(), EnforcerError> {
         let port_error = |source| EnforcerError::Port { wire: spec.name.clone(), source };
-        let mut opened = dataplane::port::open_lanes(&spec.inside, &spec.outside, POOL_CHUNKS, self.workers.len())
-            .map_err(port_error)?;
+        let lanes = if self.is_placed { 1 } else { self.workers.len() };
+        let opened =
+            dataplane::port::open_lanes(&spec.inside, &spec.outside, POOL_CHUNKS, lanes).map_err(port_error)?;
+        self.attach_opened(id, spec, opened)
+    }
+
+    /// [`Enforcer::attach_as`] with AF_PACKET ports that somebody else opened; those of `spec` are not looked at.
+    ///
+    /// # Errors
+    /// When the worker is gone, or the ports are none; nothing is left behind.
+    pub fn attach_adopted(
+        &self,
+        id: WireId,
+        spec: &WireSpec,
+        inside: AfPacket,
+        outside: AfPacket,
+    ) -> Result<(), EnforcerError> {
+        self.attach_opened(id, spec, vec![dataplane::port::pair_of(inside, outside, POOL_CHUNKS)])
+    }
+
+    fn attach_opened(&self, id: WireId, spec: &WireSpec, mut opened: Vec<OpenedPair>) -> Result<(), EnforcerError> {
         let warnings = opened.iter_mut().flat_map(|lane| std::mem::take(&mut lane.warnings)).collect();
         let lanes = self.attach_lanes(id, spec, opened)?;
         let stats = match &lanes[..] {
@@ -220,8 +262,11 @@ impl Enforcer {
         Ok(())
     }
 
-    /// So many workers, those with the fewest wires.
-    fn least_loaded(&self, count: usize) -> Vec<usize> {
+    /// The workers for a wire's lanes: so many, those with the fewest wires, unless its number says which one.
+    fn workers_for(&self, id: WireId, count: usize) -> Vec<usize> {
+        if self.is_placed {
+            return vec![id.0 as usize % self.workers.len()];
+        }
         let wires = self.running();
         let load =
             |&worker: &usize| wires.values().filter(|wire| wire.lanes.iter().any(|lane| lane.worker == worker)).count();
@@ -337,6 +382,21 @@ impl Enforcer {
     /// The workers that have died.
     pub fn dead_workers(&self) -> Vec<usize> {
         (0..self.workers.len()).filter(|&worker| !self.workers[worker].is_alive()).collect()
+    }
+}
+
+/// A worker's flows: new, or those of a region.
+fn flow_table(region: Option<(FlowRegion, bool)>, capacity: usize, tracking: FlowConfig) -> FlowTable {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Time(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs());
+    match region {
+        None => FlowTable::new(FlowRegion::heap(capacity), tracking),
+        Some((region, false)) => FlowTable::new(region, tracking),
+        Some((region, true)) => {
+            let mut table = FlowTable::adopt(region, tracking, now);
+            table.forget_epochs();
+            table
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Sandbox {
 }
 
 /// What happens without having been asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Notice {
     /// There is a new engine that knows no wires and no rules: tell it the rules, then the wires.
     EngineStarted,

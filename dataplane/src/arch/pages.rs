@@ -6,11 +6,14 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::io;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use bytemuck::Pod;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::fs::{FlockOperation, flock, fstat};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// The size of a huge page (x86-64, and AArch64 with a granule of 4 KiB).
 const HUGE: usize = 2 << 20;
@@ -61,6 +64,28 @@ impl<T: Pod> Pages<T> {
         }
         Pages { start: start.cast(), length, mapping, mapped }
     }
+
+    /// `length` elements of a file from this offset (a multiple of 4,096), shared with it: what is written stays in the file.
+    /// The open file is locked for this process (flock(2)), so that nobody else who asks here has it at the same time.
+    ///
+    /// # Errors
+    /// When the file is shorter, somebody else has it, or the system refuses.
+    pub fn shared(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
+        const { assert!(align_of::<T>() <= 4096) };
+        let too_short = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than what it should hold");
+        let bytes = length.checked_mul(size_of::<T>()).ok_or_else(too_short)?.max(1);
+        let end = offset.checked_add(bytes as u64).ok_or_else(too_short)?;
+        if u64::try_from(fstat(file)?.st_size).unwrap_or(0) < end {
+            return Err(too_short());
+        }
+        flock(file, FlockOperation::NonBlockingLockExclusive)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process.
+        let mapping = unsafe {
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, offset)
+        }?;
+        let mapping = NonNull::new(mapping).ok_or_else(|| io::Error::other("the kernel mapped nothing"))?;
+        Ok(Pages { start: mapping.cast(), length, mapping, mapped: bytes })
+    }
 }
 
 impl<T: Pod> Deref for Pages<T> {
@@ -68,8 +93,9 @@ impl<T: Pod> Deref for Pages<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `start` is aligned (to a page), and `length` elements behind it are mapped, readable, initialised (to zeros,
-        // which `T: Pod` allows) and owned by `self` until it is dropped.
+        // SAFETY: `start` is aligned (to a page), and `length` elements behind it are mapped, readable, initialised (to zeros or
+        // what a file holds, which `T: Pod` allows) and owned by `self` until it is dropped. Of a file: it was long enough and
+        // its owner does not shorten it, and by the lock no other process writes through a mapping of its own.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }

@@ -4,9 +4,10 @@ use super::{FlowState, FlowView, Judged, Origin};
 use crate::packet::{Direction, Tuple};
 use crate::rules::{Epoch, WireId};
 use crate::time::Time;
+use serde::{Deserialize, Serialize};
 
 /// A flow as it is listed: a copy, of one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowInfo {
     /// The wire.
     pub wire: WireId,

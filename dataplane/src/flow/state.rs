@@ -5,7 +5,7 @@ macro_rules! flow_states {
     ($($(#[$doc:meta])* $state:ident = $number:literal, $name:literal;)*) => {
         /// Where a flow is in its life. One number space for all protocols: it is kept in a region that outlives
         /// the process.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[repr(u8)]
         pub enum FlowState { $($(#[$doc])* $state = $number,)* }
 

@@ -99,6 +99,13 @@ impl FlowTable {
         table
     }
 
+    /// Forgets by which policy its flows were allowed: each is judged again before its next frame passes. For a table that was
+    /// adopted from a process whose epochs mean nothing in this one.
+    pub fn forget_epochs(&mut self) {
+        let used = self.used as usize;
+        self.region.entries_mut()[..used].iter_mut().for_each(|entry| entry.set_epoch(Epoch::NONE));
+    }
+
     /// Puts an entry that was found in the region into the index, if it makes sense.
     fn adopt_entry(&mut self, number: u32, entry: &FlowEntry, now: Time) -> bool {
         let hash = self.hash(entry.key());

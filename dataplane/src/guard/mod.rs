@@ -29,6 +29,7 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 
 use crate::address::{Address, MacAddress};
@@ -42,7 +43,7 @@ use crate::verdict::DropReason;
 pub(crate) use plain::Plain;
 
 /// Who is inside of a wire.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its MAC address; `None` on a wire without Ethernet headers.
     pub mac: Option<MacAddress>,
@@ -51,7 +52,7 @@ pub struct Endpoint {
 }
 
 /// Whether something special is allowed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Permission {
     /// It is dropped, with the reason of its own.
     #[default]
@@ -61,7 +62,7 @@ pub enum Permission {
 }
 
 /// What is allowed on a wire beside untagged IP, ARP and neighbour discovery.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permissions {
     /// VLAN-tagged frames, both ways; priority tags (VLAN 0) included.
     pub vlan: Permission,

@@ -28,6 +28,7 @@ use crate::frame::{BURST, Burst, Checksum, Frame, VlanTag};
 use crate::port::claim::Claim;
 use crate::port::gather::Gather;
 use crate::port::link::{self, Link};
+use crate::port::netns::{self, NetworkNamespace};
 use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortError, PortKind, checksum, segment, vnet};
 use crate::time::Time;
 
@@ -143,8 +144,57 @@ pub struct AfPacket {
     expected: usize,
     /// A packet of a tunnelled super-frame on its way out.
     scratch: Vec<u8>,
-    /// Last, so that the device is free only once nothing reads it.
-    _claim: Claim,
+    /// Last, so that the device is free only once nothing reads it. Whoever adopted the socket has none.
+    _claim: Option<Claim>,
+}
+
+/// A socket that is bound to a device and claims it: what an [`AfPacket`] port reads and writes. A process with privileges may open
+/// it for one without, and keep it while such processes come and go: frames that come meanwhile wait in it.
+#[derive(Debug)]
+pub struct BoundSocket {
+    socket: OwnedFd,
+    mtu: usize,
+    claim: Claim,
+}
+
+impl BoundSocket {
+    /// The device's MTU in bytes, at the time of opening.
+    pub fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// Opens the socket on a device of this network namespace.
+    ///
+    /// # Errors
+    /// As [`AfPacket::open`]; that the namespace may not be entered.
+    pub fn open_in(namespace: &NetworkNamespace, device: &str, options: AfPacketOptions) -> Result<Self, PortError> {
+        netns::within(Some(namespace), device, || Self::open(device, namespace.name(), options))
+    }
+
+    fn open(device: &str, namespace: &str, options: AfPacketOptions) -> Result<Self, PortError> {
+        let link = Link::open(device, namespace)?;
+        let fail = |action| move |source| PortError::of(device, action, source);
+        let index = link.index().map_err(fail("looking up the interface"))?;
+        let hardware = link.hardware().map_err(fail("reading the link type"))?;
+        if !matches!(hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK) {
+            return Err(PortError::Unsupported {
+                device: device.to_owned(),
+                kind: PortKind::AfPacket.name(),
+                reason: format!("its link layer (ARPHRD type {hardware}) is not Ethernet"),
+                remedy: "use an Ethernet device, or a tun port for layer 3",
+            });
+        }
+        let mtu = link.mtu().map_err(fail("reading the MTU"))?;
+        let claim = Claim::take(&link, device)?;
+        let socket = AfPacket::socket(index, options).map_err(fail("opening an AF_PACKET socket"))?;
+        Ok(BoundSocket { socket, mtu, claim })
+    }
+}
+
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl fmt::Debug for AfPacket {
@@ -175,22 +225,18 @@ impl AfPacket {
     /// # Errors
     /// [`PortError`]: no such device, no CAP_NET_RAW, a device that does not speak Ethernet.
     pub fn open(device: &str, namespace: &str, options: AfPacketOptions) -> Result<Self, PortError> {
-        let link = Link::open(device, namespace)?;
-        let fail = |action| move |source| PortError::of(device, action, source);
-        let index = link.index().map_err(fail("looking up the interface"))?;
-        let hardware = link.hardware().map_err(fail("reading the link type"))?;
-        if !matches!(hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK) {
-            return Err(PortError::Unsupported {
-                device: device.to_owned(),
-                kind: PortKind::AfPacket.name(),
-                reason: format!("its link layer (ARPHRD type {hardware}) is not Ethernet"),
-                remedy: "use an Ethernet device, or a tun port for layer 3",
-            });
-        }
-        let mtu = link.mtu().map_err(fail("reading the MTU"))?;
-        let claim = Claim::take(&link, device)?;
-        let socket = Self::socket(index, options).map_err(fail("opening an AF_PACKET socket"))?;
-        Ok(AfPacket {
+        let BoundSocket { socket, mtu, claim } = BoundSocket::open(device, namespace, options)?;
+        Ok(Self::over(socket, Some(claim), device, mtu))
+    }
+
+    /// A port on a copy of a [`BoundSocket`]'s descriptor, whose owner keeps the device claimed for as long as the port lives. `mtu` is
+    /// [`BoundSocket::mtu`], `device` for people.
+    pub fn adopt(socket: OwnedFd, device: &str, mtu: usize) -> Self {
+        Self::over(socket, None, device, mtu)
+    }
+
+    fn over(socket: OwnedFd, claim: Option<Claim>, device: &str, mtu: usize) -> Self {
+        AfPacket {
             socket,
             _claim: claim,
             name: device.to_owned(),
@@ -207,7 +253,7 @@ impl AfPacket {
             messages: Messages::new(),
             expected: BURST,
             scratch: Vec::with_capacity(vnet::LENGTH + mtu + super::ETHERNET_AND_TAG),
-        })
+        }
     }
 
     /// A socket that is bound only once all options are set, so that no frame comes without its metadata.

@@ -33,7 +33,7 @@ pub mod xsk;
 pub use error::PortError;
 pub use memory::{MemoryLink, MemoryPort, SentFrame};
 pub use pool::{Chunk, Pool, PoolId};
-pub use spec::{LEAST_SHARED, Opened, OpenedPair, PortOptions, PortSpec, open_lanes, open_pair};
+pub use spec::{LEAST_SHARED, Opened, OpenedPair, PortOptions, PortSpec, open_lanes, open_pair, pair_of};
 
 /// Bytes of an Ethernet header and one VLAN tag, which a device's MTU does not count.
 const ETHERNET_AND_TAG: usize = 18;

@@ -231,6 +231,16 @@ pub fn open_lanes(
         .collect()
 }
 
+/// A wire of two ports that were opened elsewhere ([`AfPacket::adopt`]), with a pool of `frames` chunks.
+pub fn pair_of(inside: AfPacket, outside: AfPacket, frames: usize) -> OpenedPair {
+    OpenedPair {
+        inside: Box::new(inside),
+        outside: Box::new(outside),
+        pool: Pool::new(frames, Pool::SUPER_FRAME),
+        warnings: Vec::new(),
+    }
+}
+
 /// Joins the ports of a wire, or of one of its lanes.
 fn join(
     inside: &PortSpec,
