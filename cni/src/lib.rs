@@ -19,6 +19,7 @@
 //! | [`state`] | where splices are written down, so that they outlive every process |
 //! | [`protocol`] | what the plugin says to the daemon, and what it hears |
 //! | [`plugin`] | the plugin itself: CNI 0.3.1 to 1.1.0 |
+//! | [`sandbox`] | who runs on the node, by what runtimes write down |
 //! | [`netns`] | network namespaces: entering, making, pinning |
 //!
 //! What it does not do: judge or carry a frame. Until the daemon has opened its ports in the wire namespace, nothing
@@ -30,6 +31,7 @@
 pub mod netns;
 pub mod plugin;
 pub mod protocol;
+pub mod sandbox;
 pub mod splice;
 pub mod state;
 

@@ -1,12 +1,13 @@
 //! `penstock-cni`: called by a container runtime, a CNI plugin; called with words, what an administrator or an uninstaller
 //! needs of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cni::SpliceError;
 use cni::netns::Namespace;
 use cni::plugin::{self, Environment};
+use cni::sandbox::{self, Sandbox};
 use cni::splice::{self, Target};
 use cni::state::{PodIdentity, Store};
 
@@ -16,8 +17,11 @@ By hand (the directory is /run/penstock/netns, or PENSTOCK_CNI_DIRECTORY):
   penstock-cni list                       pods behind wires, one a line
   penstock-cni verify CONTAINER           is the pod behind whole wires?
   penstock-cni splice CONTAINER NETNS     put a running pod behind wires
+  penstock-cni splice --json              the same for a sandbox that is read as JSON; tells its wires as JSON
+  penstock-cni scan --json                running pods with an interface behind no wire, as JSON
   penstock-cni unsplice CONTAINER         give a running pod its interfaces back
   penstock-cni repair                     finish what a crash left half done, remove what is left over
+  penstock-cni follow                     pass link state and MTU on through all wires, once
   penstock-cni tear-down                  remove the directory, when no pod is behind a wire
 ";
 
@@ -70,6 +74,21 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
             println!("{} wires made, cut off for {:?}", outcome.made, outcome.cut);
             Ok(ExitCode::SUCCESS)
         }
+        ["splice", "--json"] => splice_json(&store, &host),
+        ["scan", "--json"] => {
+            let results =
+                std::env::var_os("PENSTOCK_CNI_RESULTS").map_or_else(|| sandbox::RESULTS.into(), PathBuf::from);
+            println!("{}", serde_json::json!(sandbox::unspliced(&store, &host, &results)?));
+            Ok(ExitCode::SUCCESS)
+        }
+        ["follow"] => {
+            for splice in store.list()?.0 {
+                if let Err(error) = splice::follow(&splice, &host) {
+                    eprintln!("penstock-cni: {}: {error}", splice.container);
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         ["unsplice", container] => {
             println!("{} wires undone", splice::unsplice(&store, &host, container, None)?);
             Ok(ExitCode::SUCCESS)
@@ -95,6 +114,28 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
             Ok(ExitCode::from(2))
         }
     }
+}
+
+/// Puts the pod behind wires whose sandbox is read as JSON; answers with the pod and its wires in the same way.
+fn splice_json(store: &Store, host: &Namespace) -> Result<ExitCode, SpliceError> {
+    let sandbox: Sandbox = match serde_json::from_reader(std::io::stdin()) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            eprintln!("penstock-cni: standard input is no sandbox as `penstock-cni scan --json` shows them: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let target = Target {
+        container: &sandbox.container,
+        netns: &sandbox.netns,
+        attachment: &sandbox.attachment,
+        network: Some(&sandbox.network),
+        pod: sandbox.pod.clone(),
+    };
+    let outcome = splice::splice(store, host, &target)?;
+    outcome.warnings.iter().for_each(|warning| eprintln!("penstock-cni: {warning}"));
+    println!("{}", serde_json::json!(cni::protocol::Pod::from(&outcome.splice)));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list(store: &Store) -> Result<ExitCode, SpliceError> {

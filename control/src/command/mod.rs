@@ -12,9 +12,10 @@ pub use exit::{CommandResult, Failure, Outcome, finish};
 pub use input::{ManifestArgs, Output, load, load_again};
 pub(crate) use output::write_stdout;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::{daemon, lab};
+use crate::{daemon, lab, process};
 
 /// Kubernetes NetworkPolicy, enforced in userspace.
 #[derive(Debug, clap::Parser)]
@@ -33,6 +34,23 @@ enum Command {
     Explain(explain::ExplainArgs),
     Diff(diff::DiffArgs),
     Run(daemon::RunArgs),
+    /// A node's dataplane, as the wirer starts it.
+    #[command(hide = true)]
+    Dataplane,
+    /// A node's control, as the wirer starts it.
+    #[command(hide = true)]
+    Control,
+    /// Another program, in another mount namespace.
+    #[command(hide = true)]
+    InMounts {
+        /// The mount namespace.
+        mounts: PathBuf,
+        /// The program.
+        program: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// Carries out what was typed.
@@ -45,5 +63,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Run(args) => daemon::run(args),
+        Command::Dataplane => process::dataplane::run(),
+        Command::Control => process::control::run(),
+        Command::InMounts { mounts, program, words } => process::in_mounts(mounts, program, words),
     })
 }

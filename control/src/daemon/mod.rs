@@ -33,6 +33,7 @@ use crate::command::{CommandResult, Failure, Outcome};
 use crate::enforcer::{Enforcer, EnforcerConfig};
 use crate::policy::cluster::Cluster;
 use crate::policy::manifest::Loaded;
+use crate::process::{self, Settings};
 
 pub mod config;
 mod drops;
@@ -94,7 +95,8 @@ fn run_node(args: &RunArgs, config: &Config, node: &NodeConfig) -> CommandResult
         println!("{}: valid: node {}, policies and pods from the API server", config.file.display(), node.name);
         return Ok(Outcome::Done);
     }
-    Err(Failure::System("a node's daemon is not there yet; use policy and wires".to_owned()))
+    start_log(config);
+    process::wirer::run(Settings::of(config, node)?)
 }
 
 /// What `--check` says.

@@ -46,9 +46,8 @@ pub fn send<T: Serialize>(stream: &UnixStream, message: &T, descriptors: &[Borro
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    let sent = rustix::io::retry_on_intr(|| {
-        sendmsg(stream, &[IoSlice::new(&header)], &mut ancillary, SendFlags::NOSIGNAL)
-    })?;
+    let sent =
+        rustix::io::retry_on_intr(|| sendmsg(stream, &[IoSlice::new(&header)], &mut ancillary, SendFlags::NOSIGNAL))?;
     let mut stream = stream;
     stream.write_all(&header[sent..])?;
     stream.write_all(&bytes)
@@ -66,9 +65,7 @@ pub fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<(T, Vec<O
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut header[have..])];
-        let got = rustix::io::retry_on_intr(|| {
-            recvmsg(stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-        })?;
+        let got = rustix::io::retry_on_intr(|| recvmsg(stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(more) = message {
                 descriptors.extend(more);

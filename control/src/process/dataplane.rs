@@ -61,12 +61,8 @@ pub fn run() -> CommandResult {
     let (start, files) = channel::receive::<ToDataplane>(&wirer).map_err(|_| not_a_child())?;
     let ToDataplane::Start { workers, flows, mid_stream } = start else { return Err(not_a_child()) };
     let started = start_engine(&workers, flows, mid_stream, files).and_then(|engine| {
-        let dataplane = Arc::new(Dataplane {
-            engine,
-            ports: Mutex::default(),
-            arrived: Condvar::new(),
-            carried: Mutex::default(),
-        });
+        let dataplane =
+            Arc::new(Dataplane { engine, ports: Mutex::default(), arrived: Condvar::new(), carried: Mutex::default() });
         let (links, receiver) = channel();
         let served = dataplane.clone();
         let thread = std::thread::Builder::new().name("control".to_owned());
@@ -212,10 +208,10 @@ impl Dataplane {
         }
         self.detach(wire);
         let ports = locked(&self.ports);
-        let (ports, _) = (self.arrived.wait_timeout_while(ports, PORTS, |ports| {
-            ports.get(&wire).is_none_or(|ports| ports.serial < serial)
-        }))
-            .unwrap_or_else(PoisonError::into_inner);
+        let (ports, _) = (self
+            .arrived
+            .wait_timeout_while(ports, PORTS, |ports| ports.get(&wire).is_none_or(|ports| ports.serial < serial)))
+        .unwrap_or_else(PoisonError::into_inner);
         let Some(found) = ports.get(&wire).filter(|ports| ports.serial >= serial) else {
             return Err(format!("wire {}: its sockets did not come", carried.name));
         };

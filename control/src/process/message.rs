@@ -31,12 +31,7 @@ pub(super) enum ToDataplane {
     /// With a socket to control, which takes the place of the one before.
     Link,
     /// With the sockets of a wire: towards the endpoint, and towards everything else.
-    Ports {
-        wire: WireId,
-        devices: [String; 2],
-        mtus: [usize; 2],
-        serial: u64,
-    },
+    Ports { wire: WireId, devices: [String; 2], mtus: [usize; 2], serial: u64 },
     /// A wire is no more.
     Drop(WireId),
     /// To be answered when every worker has been heard.
@@ -78,7 +73,10 @@ pub(super) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
     /// Open the sockets of a wire and hand them to the dataplane.
-    Open { wire: WireId, ends: [End; 2] },
+    Open {
+        wire: WireId,
+        ends: [End; 2],
+    },
     /// Close them.
     Close(WireId),
     Spliced,
@@ -177,7 +175,8 @@ impl Rules {
             }))),
             Policy::List(_) => Err("a list of rules is a gateway's and no pod's".to_owned()),
         };
-        let wires = change.wires.iter().map(|rules| Ok((rules.wire, [number(&rules.egress)?, number(&rules.ingress)?])));
+        let wires =
+            change.wires.iter().map(|rules| Ok((rules.wire, [number(&rules.egress)?, number(&rules.ingress)?])));
         let wires = wires.collect::<Result<_, String>>()?;
         Ok(Rules { whole: change.whole, chains, wires, gone: change.gone.clone(), members: change.members.clone() })
     }

@@ -20,6 +20,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::command::Failure;
+use crate::daemon::config::{Config, MidStream, NodeConfig};
+
 pub mod channel;
 pub mod control;
 pub mod dataplane;
@@ -32,6 +35,13 @@ pub use remote::{RemoteEngine, RemoteWirer};
 
 /// The user that the unprivileged processes run as, unless something else is said: by convention nobody's in particular.
 pub const UNPRIVILEGED: u32 = 65_532;
+
+/// The hidden subcommands by which the program becomes one of the others.
+const DATAPLANE: &str = "dataplane";
+const CONTROL: &str = "control";
+
+/// How long a dataplane may owe an answer: longer than a loaded machine takes, shorter than people wait.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the three processes are set up.
 #[derive(Clone, Debug)]
@@ -60,6 +70,47 @@ pub struct Settings {
     pub patience: Duration,
 }
 
+impl Settings {
+    /// What the configuration of a node comes to.
+    ///
+    /// # Errors
+    /// When the file can't be read any more.
+    pub fn of(config: &Config, node: &NodeConfig) -> Result<Settings, Failure> {
+        let text = std::fs::read_to_string(&config.file)
+            .map_err(|error| Failure::BadInput(format!("{}: {error}", config.file.display())))?;
+        Ok(Settings {
+            config: (config.file.clone(), text),
+            workers: config.workers.clone(),
+            flows: config.flows,
+            mid_stream: match config.mid_stream {
+                MidStream::Refuse => None,
+                MidStream::Adopt(window) => Some(window),
+            },
+            run: node.paths.run.clone(),
+            state: node.paths.state.clone(),
+            plugin: node.paths.plugin.clone(),
+            host_mounts: host_mounts(),
+            user: UNPRIVILEGED,
+            arguments: [vec![DATAPLANE.to_owned()], vec![CONTROL.to_owned()]],
+            patience: PATIENCE,
+        })
+    }
+}
+
+/// The host's mount namespace, if it is not this process's own: that of the first process, where it can be seen (`hostPID`), unless
+/// `PENSTOCK_HOST_MOUNTS` names another one; empty, it is this process's own.
+fn host_mounts() -> Option<PathBuf> {
+    match std::env::var_os("PENSTOCK_HOST_MOUNTS") {
+        Some(path) if path.is_empty() => None,
+        Some(path) => Some(path.into()),
+        None => {
+            let first = PathBuf::from("/proc/1/ns/mnt");
+            let (own, host) = (std::fs::read_link("/proc/self/ns/mnt").ok(), std::fs::read_link(&first).ok());
+            (host.is_some() && own != host).then_some(first)
+        }
+    }
+}
+
 /// Makes the calling process end with the process that started it, and unable to gain privileges: for the start of a child.
 ///
 /// # Errors
@@ -84,7 +135,11 @@ const IN_MOUNTS: &str = "in-mounts";
 /// # Errors
 /// When the namespace may not be entered (CAP_SYS_ADMIN and, for another process's, CAP_SYS_PTRACE are needed), or there is no
 /// such program in it (exit code 3).
-pub fn in_mounts(mounts: &std::path::Path, program: &std::path::Path, words: &[String]) -> crate::command::CommandResult {
+pub fn in_mounts(
+    mounts: &std::path::Path,
+    program: &std::path::Path,
+    words: &[String],
+) -> crate::command::CommandResult {
     use std::os::unix::process::CommandExt;
     let fail = |what: &std::path::Path, error: std::io::Error| {
         crate::command::Failure::System(format!("{}: {error}", what.display()))

@@ -16,7 +16,7 @@ use dataplane::rules::WireId;
 
 use super::channel;
 use super::message::{Answer, Ask, Carried, Counted, End, Engine as Asked, Request, Rules, Told};
-use crate::enforcer::{Engine, EnforcerError, Lane, RunningWire, WireSpec};
+use crate::enforcer::{EnforcerError, Engine, Lane, RunningWire, WireSpec};
 use crate::node::wirer::{Sandbox, Wirer};
 
 /// How long an answer of the wirer may take: it may run a program that waits for others.

@@ -66,8 +66,7 @@ pub(super) fn seal() -> io::Result<()> {
     let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> =
         ALLOWED.iter().chain(OLDER).map(|&number| (number, Vec::new())).collect();
     let refuse = SeccompAction::Errno(Errno::PERM.raw_os_error().unsigned_abs());
-    let filter =
-        SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture).map_err(io::Error::other)?;
+    let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture).map_err(io::Error::other)?;
     let program = BpfProgram::try_from(filter).map_err(io::Error::other)?;
     seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)?;
     let refused = |result: io::Result<()>| result.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);

@@ -111,7 +111,12 @@ impl Child {
             let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
             drop(ends.send(Input::Ended(role, start, how)));
         })?;
-        self.state = State::Running(Process { pid: pid.as_raw_nonzero().get() as u32, handle: handle?, stream: own, since: Instant::now() });
+        self.state = State::Running(Process {
+            pid: pid.as_raw_nonzero().get() as u32,
+            handle: handle?,
+            stream: own,
+            since: Instant::now(),
+        });
         let (reader, inputs) = (reader?, inputs.clone());
         std::thread::Builder::new().name(format!("{role}'s words")).spawn(move || match role {
             Role::Dataplane => pass_on(&reader, &inputs, |message| Input::Dataplane(start, message)),

@@ -14,7 +14,8 @@ pub(super) fn open(directory: &Path, workers: usize, flows: usize) -> io::Result
     (0..workers)
         .map(|worker| {
             let path = directory.join(format!("worker-{worker}"));
-            let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let open =
+                || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
             let mut file = open()?;
             if file.metadata()?.len() != length {
                 // Another capacity: nothing in it can be read. A new file, since another process may still have the old one.

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::netlink::{ROUTE, SocketAddrNetlink};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::Input;
@@ -21,7 +21,8 @@ const GATHER: Duration = Duration::from_millis(100);
 
 /// Begins to tell of changes as [`Input::Links`].
 pub(super) fn watch(inputs: Sender<Input>) -> io::Result<()> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(ROUTE))?;
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     bind(&socket, &SocketAddrNetlink::new(0, LINKS))?;
     std::thread::Builder::new().name("links".to_owned()).spawn(move || {
         let mut bytes = vec![0; 64 << 10];

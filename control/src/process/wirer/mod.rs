@@ -15,8 +15,8 @@ use tracing::{error, info, warn};
 use self::child::{Child, Role};
 use self::plugin::Plugin;
 use self::wires::Wires;
+use super::Settings;
 use super::message::{Answer, Ask, FromDataplane, Request, ToControl, ToDataplane};
-use super::{Settings, channel};
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::node::wirer::Notice;
 
@@ -59,7 +59,8 @@ pub fn run(settings: Settings) -> CommandResult {
     let api = listen(&settings.run.join("api.sock"))?;
     let (inputs, receiver) = channel();
     signals(inputs.clone()).map_err(Failure::system)?;
-    links::watch(inputs.clone()).map_err(|error| Failure::System(format!("watching the host's interfaces: {error}")))?;
+    links::watch(inputs.clone())
+        .map_err(|error| Failure::System(format!("watching the host's interfaces: {error}")))?;
     let mid_stream = settings.mid_stream.map(|window| now() + u64::try_from(window.as_nanos()).unwrap_or(u64::MAX));
     let mut wirer = Running {
         wires: Wires::at(settings.run.join("netns")),
@@ -87,7 +88,9 @@ fn now() -> u64 {
 /// Makes the directories, and keeps a second wirer from them.
 fn prepare(settings: &Settings) -> Result<File, Failure> {
     let fail = |path: &Path, error: io::Error| Failure::System(format!("{}: {error}", path.display()));
-    for directory in [settings.run.clone(), settings.run.join("flows"), settings.state.clone(), settings.run.join("control")] {
+    for directory in
+        [settings.run.clone(), settings.run.join("flows"), settings.state.clone(), settings.run.join("control")]
+    {
         std::fs::create_dir_all(&directory).map_err(|error| fail(&directory, error))?;
     }
     for directory in [settings.state.clone(), settings.run.join("control")] {
@@ -233,7 +236,8 @@ impl Running {
     fn start_dataplane(&mut self) {
         self.is_ready = false;
         let started = self.dataplane.start(&self.settings, &self.inputs).and_then(|()| {
-            let files = flows::open(&self.settings.run.join("flows"), self.settings.workers.len(), self.settings.flows)?;
+            let files =
+                flows::open(&self.settings.run.join("flows"), self.settings.workers.len(), self.settings.flows)?;
             let start = ToDataplane::Start {
                 workers: self.settings.workers.clone(),
                 flows: self.settings.flows,
@@ -356,7 +360,8 @@ impl Running {
 
     fn open(&mut self, wire: dataplane::rules::WireId, ends: &[super::message::End; 2]) -> Result<Answer, String> {
         let (serial, is_new) = self.wires.open(wire, ends)?;
-        if is_new && self.is_ready
+        if is_new
+            && self.is_ready
             && let Some((message, sockets)) = self.wires.get(wire)
         {
             self.dataplane.tell(&message, &sockets).map_err(|error| format!("the dataplane is gone: {error}"))?;

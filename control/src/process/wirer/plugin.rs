@@ -58,7 +58,8 @@ impl Plugin {
 
     fn ask<T: DeserializeOwned>(&self, words: &[&str], input: &[u8]) -> Result<T, String> {
         let told = self.run(words, input)?;
-        serde_json::from_slice(&told).map_err(|error| format!("{} {}: {error}", self.program.display(), words.join(" ")))
+        serde_json::from_slice(&told)
+            .map_err(|error| format!("{} {}: {error}", self.program.display(), words.join(" ")))
     }
 
     /// Repairs splices and keeps them in step with what they stand between.
