@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 PENSTOCK := target/release/penstock
 
-.PHONY: help setup build cni demo test check bench micro-bench fuzz planted-bugs install clean
+.PHONY: help setup build cni demo test test-cluster check bench micro-bench fuzz planted-bugs install clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: build ## ten policies over real connections between pods on this machine (
 
 test: setup ## all tests, those with namespaces and real traffic included (root)
 	scripts/test.sh
+
+test-cluster: ## tests over real pods on a real Kubernetes that is built once and started here (root; tests/cluster/README.md)
+	scripts/test-cluster.sh
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh

@@ -77,15 +77,18 @@ helm() {
     rm -rf "$work"
 }
 
-# The image of all pods: busybox, and a program that waits.
+# The image of all pods: busybox, a program that waits, and one that sends a datagram.
 image() {
-    [ ! -f images/tools.tar ] || return 0
+    local program newer=false
+    for program in pause say; do [ images/tools.tar -nt "$here/$program.c" ] || newer=true; done
+    $newer || return 0
     local root=$cache/image
     rm -rf "$root" && mkdir -p "$root/bin" "$root/tmp" "$root/etc" "$root/www"
     cp /bin/busybox "$root/bin/busybox"
     for applet in $(/bin/busybox --list); do [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"; done
-    gcc -static -O2 -o "$root/bin/pause" "$here/pause.c"
+    for program in pause say; do gcc -static -O2 -o "$root/bin/$program" "$here/$program.c"; done
     echo ok >"$root/www/index.html"
+    rm -f images/tools.tar
     local buildah=(buildah --storage-driver vfs --root "$cache/buildah" --runroot "$cache/buildah-run") container
     container=$("${buildah[@]}" from scratch)
     "${buildah[@]}" copy --quiet "$container" "$root" / >/dev/null

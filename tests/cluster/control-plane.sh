@@ -6,6 +6,8 @@ directory=${1:?}
 binaries=${2:?}
 shared=${3:?}
 address=${4:?}
+# shellcheck source-path=SCRIPTDIR source=processes.sh
+. "$(dirname "$0")/processes.sh"
 cd "$directory"
 
 if [ ! -f "$shared/token" ]; then
@@ -23,29 +25,16 @@ contexts: [{name: test, context: {cluster: test, user: admin}}]
 current-context: test
 CONFIG
 
-# Each may be stopped and started again by its name: control-plane.sh is what waits for them.
-start() {
-    local name=$1
-    shift
-    printf '%q ' "$@" >"$name.command"
-    "$@" >>"$name.log" 2>&1 &
-    echo $! >"$name.pid"
-}
-
 start etcd etcd --data-dir "$directory/etcd" --listen-client-urls http://127.0.0.1:2379 \
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
 start kube-apiserver "$binaries/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 --bind-address=0.0.0.0 \
     --advertise-address="$address" --service-account-signing-key-file=service-account.key --service-account-key-file=service-account.pub \
     --service-account-issuer=https://kubernetes.default --token-auth-file=tokens.csv --cert-dir=certificates --authorization-mode=RBAC \
     --service-cluster-ip-range=10.96.0.0/16 --allow-privileged=true --kubelet-preferred-address-types=InternalIP
-for _ in $(seq 120); do
-    "$binaries/kubectl" --kubeconfig "$shared/kubeconfig" get --raw /readyz >/dev/null 2>&1 && break
-    sleep 0.5
-done
+await 60 "$binaries/kubectl" --kubeconfig "$shared/kubeconfig" get --raw /readyz
 start kube-controller-manager "$binaries/kube-controller-manager" --kubeconfig="$shared/kubeconfig" \
     --service-account-private-key-file=service-account.key --root-ca-file="$directory/certificates/apiserver.crt" \
     --use-service-account-credentials=false --leader-elect=false --bind-address=127.0.0.1
 start kube-scheduler "$binaries/kube-scheduler" --kubeconfig="$shared/kubeconfig" --leader-elect=false --bind-address=127.0.0.1
 touch "$shared/control-plane.started"
-# The first process of a process namespace: everything ends with it.
-while true; do wait || true; sleep 1; done
+remain

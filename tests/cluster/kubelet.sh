@@ -10,19 +10,13 @@ address=${5:?}
 pods=${6:?}
 primary=${7:?}
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=processes.sh
+. "$here/processes.sh"
 cd "$directory"
-
-start() {
-    local name=$1
-    shift
-    printf '%q ' "$@" >"$name.command"
-    "$@" >>"$name.log" 2>&1 &
-    echo $! >"$name.pid"
-}
 
 mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/kubelet /etc/containerd
 cp /usr/lib/cni/* /opt/cni/bin/
-find "$here/primary" -type f -executable -exec cp {} /opt/cni/bin/ \;
+install -m 755 "$here/../../cni/tests/traffic_chain/vpc.py" /opt/cni/bin/vpc
 # A node's own conflist, as its installer would write it.
 sed "s|@PODS@|$pods|" "$here/primary/$primary.conflist" >/etc/cni/net.d/10-$primary.conflist
 
@@ -46,10 +40,7 @@ state = "/run/containerd"
       BinaryName = "runc"
 CONFIG
 start containerd containerd
-for _ in $(seq 60); do
-    ctr version >/dev/null 2>&1 && break
-    sleep 0.25
-done
+await 15 ctr version
 for image in "$shared"/images/*.tar; do ctr -n k8s.io images import "$image" >/dev/null; done
 
 cat >kubelet.yaml <<CONFIG
@@ -68,13 +59,10 @@ for controller in /sys/fs/cgroup/*/; do mkdir -p "$controller/penstock-test-$nam
 for file in cpuset.cpus cpuset.mems; do
     cat "/sys/fs/cgroup/cpuset/$file" >"/sys/fs/cgroup/cpuset/penstock-test-$name/$file"
 done
-for _ in $(seq 240); do
-    [ -e "$shared/control-plane.started" ] && break
-    sleep 0.25
-done
+await 60 test -e "$shared/control-plane.started"
 start kubelet "$binaries/kubelet" --kubeconfig="$shared/kubeconfig" --config=kubelet.yaml --container-runtime=remote \
     --container-runtime-endpoint=unix:///run/containerd/containerd.sock --hostname-override="$name" --node-ip="$address" \
     --cni-bin-dir=/opt/cni/bin --cni-conf-dir=/etc/cni/net.d
 start kube-proxy "$binaries/kube-proxy" --kubeconfig="$shared/kubeconfig" --hostname-override="$name" --proxy-mode=iptables \
     --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --bind-address="$address"
-while true; do wait || true; sleep 1; done
+remain

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A primary plugin in the manner of the AWS VPC CNI: /32 addresses, a gateway that only a permanent neighbour knows, rules
-and tables on the host, a second interface with a table of its own, jumbo frames, and a result that is odd on purpose."""
-import hashlib, json, os, subprocess, sys
+and tables on the host, a second interface with a table of its own, jumbo frames, and a result that is odd on purpose.
+Addresses are those that the configuration has for the container, or an IPAM plugin's."""
+import functools, hashlib, json, os, subprocess, sys
 
 def ip(*words, pod=False, check=True):
     command = ["ip"] + list(words)
@@ -17,7 +18,29 @@ command = os.environ["CNI_COMMAND"]
 container = os.environ.get("CNI_CONTAINERID", "")
 numbers = [0, 1] if conf.get("second") else [0]
 eni = lambda n: "eni" + hashlib.sha1(f"{container}{n}".encode()).hexdigest()[:11]
-address = lambda n: conf["addresses"][container][n]
+
+def ipam():
+    program = os.path.join(os.environ["CNI_PATH"].split(":")[0], conf["ipam"]["type"])
+    answer = subprocess.run([program], input=json.dumps(conf), capture_output=True, text=True)
+    if answer.returncode:
+        print(answer.stdout)
+        sys.exit(1)
+    return answer.stdout
+
+def known():
+    """The pod's address at DEL: as ADD answered, or as the host's routes have it."""
+    if ips := (conf.get("prevResult") or {}).get("ips"):
+        return [ips[0]["address"].split("/")[0]]
+    route = subprocess.run(["ip", "-j", "route", "show", "dev", eni(0)], capture_output=True, text=True).stdout
+    return [entry["dst"] for entry in json.loads(route or "[]")][:1] or ["0.0.0.0"]
+
+@functools.cache
+def addresses():
+    if "ipam" not in conf:
+        return conf["addresses"][container]
+    return [json.loads(ipam())["ips"][0]["address"].split("/")[0]] if command == "ADD" else known()
+
+address = lambda n: addresses()[n]
 
 def add():
     for n in numbers:
@@ -49,6 +72,9 @@ def add():
     print(json.dumps(result, separators=(" ,", ":  ")))
 
 def delete():
+    if "ipam" in conf:
+        addresses()
+        ipam()
     for n in numbers:
         ip("link", "del", eni(n), check=False)
         ip("rule", "del", "to", address(n), "lookup", "main", "priority", "512", check=False)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Tests Penstock on a real Kubernetes on this machine, once for each primary plugin. TESTS: words of names of tests to run (all); PRIMARIES: which (ptp
+# bridge vpc); ARGUMENTS: further ones of tests/cluster/suite/run.py. The Kubernetes is built once, into PENSTOCK_CLUSTER_CACHE.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" -eq 0 ] || { echo "test-cluster: run this as root" >&2 && exit 3; }
+
+tests/cluster/build.sh
+failed=()
+for primary in ${PRIMARIES:-ptp bridge vpc}; do
+    # shellcheck disable=SC2086 # words of each
+    /usr/bin/python3 tests/cluster/suite/run.py --primary "$primary" ${ARGUMENTS:-} ${TESTS:-} || failed+=("$primary")
+done
+[ "${#failed[@]}" -eq 0 ] || { echo "test-cluster: failed with ${failed[*]}" >&2 && exit 1; }
