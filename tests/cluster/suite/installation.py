@@ -16,6 +16,15 @@ IMAGE = os.environ.get("PENSTOCK_IMAGE", str(ROOT / "target/penstock-image.tar")
 REPOSITORY, TAG = "localhost/penstock", "test"
 
 
+def ancestors(process):
+    """The numbers of a process's parents, up to the machine's first."""
+    found = []
+    while process > 1:
+        process = int(pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(process)
+    return found
+
+
 class Node:
     """What Penstock has on a node, however it came there."""
 
@@ -27,11 +36,11 @@ class Node:
 
     def processes(self, node, role):
         """The daemon's processes of a role (`dataplane`, `control`, `run`: the wirer) on a node, as the machine numbers them."""
-        network, found = os.stat(f"/run/netns/penstock-k8s-{node}").st_ino, []
+        first, found = int(pathlib.Path(RUN, node, "unshare.pid").read_text()), []
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if words[0].endswith("penstock") and role in words[1:3] and os.stat(entry / "ns/net").st_ino == network:
+                if words[0].endswith("penstock") and role in words[1:3] and first in ancestors(int(entry.name)):
                     found.append(int(entry.name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 pass

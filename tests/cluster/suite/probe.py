@@ -87,9 +87,9 @@ def send(target, seconds, rate):
     while time.monotonic() < begin + float(seconds):
         try:
             client.sendto(b"%d" % sent, (address, port))
-            sent += 1
         except OSError:
             pass
+        sent += 1
         time.sleep(max(0.0, begin + sent / float(rate) - time.monotonic()))
     return {"sent": sent}
 
@@ -118,7 +118,11 @@ def stream(port, seconds, rate):
     _, peer = server.recvfrom(64)
     begin, sent = time.monotonic(), 0
     while time.monotonic() < begin + float(seconds):
-        server.sendto(struct.pack("!Q", sent), peer)
+        try:
+            server.sendto(struct.pack("!Q", sent), peer)
+        except OSError:
+            # While the interface is taken away: a frame that is lost like others.
+            pass
         sent += 1
         time.sleep(max(0.0, begin + sent / float(rate) - time.monotonic()))
     return {"sent": sent}
