@@ -8,6 +8,8 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 3
 fi
 
+# The program that plays a node's processes in tests: neither runner builds examples for tests.
+cargo build --package penstock --example node_processes --locked
 if command -v cargo-nextest >/dev/null; then
     cargo nextest run --workspace --locked --no-fail-fast
 else

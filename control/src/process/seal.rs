@@ -29,6 +29,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
     libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
     libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_mremap,
@@ -49,6 +50,9 @@ const ALLOWED: &[i64] = &[
     libc::SYS_gettid,
     libc::SYS_restart_syscall,
     libc::SYS_membarrier,
+    // A thread that has only just begun.
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
 ];
 
 /// Those that newer architectures do without.

@@ -147,3 +147,48 @@ impl std::fmt::Debug for FlowRegion {
         write!(f, "FlowRegion({} entries)", self.entries.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    fn file(capacity: usize) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(FlowRegion::file_length(capacity)).unwrap();
+        file
+    }
+
+    fn reopened(file: &tempfile::NamedTempFile) -> File {
+        file.reopen().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_found_again_by_the_next_and_by_one_at_a_time() {
+        let file = file(100);
+        let (mut region, is_known) = FlowRegion::shared(reopened(&file), 100).unwrap();
+        assert!(!is_known, "an empty file holds no flows");
+        region.details_mut()[99].judged = 7;
+        let descriptor = reopened(&file);
+        assert!(FlowRegion::shared(&descriptor, 100).is_err(), "somebody has it");
+        drop(region);
+        let (region, is_known) = FlowRegion::shared(OwnedFd::from(descriptor), 100).unwrap();
+        assert!(is_known);
+        assert_eq!(region.details()[99].judged, 7);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_begun_anew_and_a_short_one_refused() {
+        for (at, byte) in [(0, b'x'), (8, 99), (24, 1)] {
+            let file = file(100);
+            drop(FlowRegion::shared(reopened(&file), 100).unwrap());
+            file.as_file().write_at(&[byte], at).unwrap();
+            assert!(!FlowRegion::shared(reopened(&file), 100).unwrap().1, "byte {at}");
+            assert!(FlowRegion::shared(reopened(&file), 100).unwrap().1, "begun anew");
+        }
+        assert!(FlowRegion::shared(reopened(&file(100)), 10_000).is_err());
+    }
+}

@@ -29,6 +29,9 @@ mod wires;
 /// How often the dataplane is asked whether it lives.
 const PING: Duration = Duration::from_secs(1);
 
+/// How long the dataplane may take to start: files of flows for millions of them are looked through.
+const START: Duration = Duration::from_secs(60);
+
 /// How long control may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -235,6 +238,7 @@ impl Running {
 
     fn start_dataplane(&mut self) {
         self.is_ready = false;
+        self.ping.since = Instant::now();
         let started = self.dataplane.start(&self.settings, &self.inputs).and_then(|()| {
             let files =
                 flows::open(&self.settings.run.join("flows"), self.settings.workers.len(), self.settings.flows)?;
@@ -311,7 +315,7 @@ impl Running {
             self.ping.since = Instant::now();
             // One that is gone is told by its end.
             let _gone = self.dataplane.tell(&ToDataplane::Ping(self.ping.asked), &[]);
-        } else if self.is_ready && self.ping.since.elapsed() > self.settings.patience {
+        } else if self.ping.since.elapsed() > if self.is_ready { self.settings.patience } else { START } {
             error!("the dataplane has not answered for {:?}; it is replaced", self.ping.since.elapsed());
             self.dataplane.kill();
         }
