@@ -40,7 +40,7 @@ class Traffic:
             begin = time.monotonic()
             disturb()
             took = time.monotonic() - begin
-            report = json.loads(bulk.communicate(timeout=90)[0])
+            report = report_of(bulk, SECONDS + 20)
             sent, heard = cluster.finish(streaming)["sent"], cluster.finish(listening)
             attempts, passed = cluster.finish(denied)["sent"], cluster.finish(counter)["frames"]
         finally:
@@ -55,6 +55,14 @@ class Traffic:
             raise Failure(f"{what}: the reply-first flow did not go on: the last frame heard is {heard['last']} of {sent}")
         if "error" in report:
             raise Failure(f"{what}: iperf3: {report['error']}")
+
+
+def report_of(client, seconds):
+    """What iperf3 says at its end; a client that never ends was cut off."""
+    try:
+        return json.loads(client.communicate(timeout=seconds)[0])
+    except subprocess.TimeoutExpired:
+        return {"error": f"did not end within {seconds} s: its connection is cut"}
 
 
 @needs_penstock

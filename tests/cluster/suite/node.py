@@ -4,6 +4,7 @@ import subprocess
 import time
 
 from installation import CACHE, Installation
+from interruptions import report_of
 from suite import needs_penstock
 from world import PROBE, Failure, Place, say, until
 
@@ -25,7 +26,7 @@ def running_pods_are_adopted(cluster):
         penstock.install()
         cluster.reach(stranger, web, 80, "no", within=20)
         cluster.reach(client, web, 80, "yes", within=0)
-        report = json.loads(bulk.communicate(timeout=120)[0])
+        report = report_of(bulk, 100)
         sent, heard = cluster.finish(streaming)["sent"], cluster.finish(listening)
     finally:
         server.kill()

@@ -62,7 +62,7 @@ def main():
     parser.add_argument("tests", nargs="*")
     options = parser.parse_args()
     Program.binaries = options.binaries
-    tests = ALL if options.primary == "ptp" else PRIMARY
+    tests = list(ALL if options.primary == "ptp" else PRIMARY)
     if options.list:
         return print("\n".join(f"{test.__module__}.{test.__name__}" for test in tests))
     if unknown := [word for word in options.tests if not any(word in f"{t.__module__}.{t.__name__}" for t in ALL)]:
@@ -71,6 +71,10 @@ def main():
         tests = [test for test in ALL if any(word in f"{test.__module__}.{test.__name__}" for word in options.tests)]
     if options.without_penstock:
         tests = [test for test in tests if test not in OF_PENSTOCK]
+
+    if options.binaries and node.uninstalled_without_a_trace in tests:
+        tests.remove(node.uninstalled_without_a_trace)
+        print("not run, since there is no chart to uninstall: node.uninstalled_without_a_trace", flush=True)
 
     cluster, failures, begin = Cluster(options.primary, options.nodes), [], time.monotonic()
     try:
