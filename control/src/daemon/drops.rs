@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// A token bucket: `per_second` lines a second in the long run, `burst` at once after a quiet time.
 #[derive(Clone, Debug)]
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     per_second: u32,
     burst: u32,
     /// Nanoseconds' worth of tokens: a line costs a second divided by `per_second`.
@@ -24,12 +24,12 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket. Without any line a second it never gives one out.
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         TokenBucket { per_second, burst, credit: 0, at: None }
     }
 
     /// Takes a token, if there is one at this time.
-    pub(super) fn take(&mut self, now: Time) -> bool {
+    pub(crate) fn take(&mut self, now: Time) -> bool {
         if self.per_second == 0 {
             return false;
         }
@@ -53,20 +53,20 @@ impl TokenBucket {
 
 /// What a line says beside the event itself: names that the engine does not know.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// The wire's name.
-    pub(super) wire: String,
+    pub(crate) wire: String,
     /// The pod inside, as `namespace/name`.
-    pub(super) pod: Option<String>,
+    pub(crate) pod: Option<String>,
     /// The pod, or the node, that owns the far end's address.
-    pub(super) peer: Owner,
+    pub(crate) peer: Owner,
     /// The policies that isolate the pod in the direction that was judged.
-    pub(super) policies: Vec<String>,
+    pub(crate) policies: Vec<String>,
 }
 
 /// Who owns an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     /// Nobody that the manifests know.
     #[default]
     Unknown,
@@ -143,7 +143,7 @@ impl Who {
 }
 
 /// The far end of a frame that goes in this direction.
-pub(super) fn peer_of(direction: Direction, tuple: &Tuple) -> IpAddr {
+pub(crate) fn peer_of(direction: Direction, tuple: &Tuple) -> IpAddr {
     match direction {
         Direction::Egress => tuple.destination.into(),
         Direction::Ingress => tuple.source.into(),
@@ -151,13 +151,13 @@ pub(super) fn peer_of(direction: Direction, tuple: &Tuple) -> IpAddr {
 }
 
 /// Whether policy is the reason, so that a reader wants to know which.
-pub(super) fn is_policy(reason: DropReason) -> bool {
+pub(crate) fn is_policy(reason: DropReason) -> bool {
     matches!(reason, DropReason::PolicyDenied | DropReason::FlowCut | DropReason::AskDenied)
 }
 
 /// What goes into a line.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Record<'a> {
+pub(crate) enum Record<'a> {
     /// A dropped frame.
     Dropped(&'a Dropped),
     /// A verdict that a rule wants logged.
@@ -216,16 +216,16 @@ impl Record<'_> {
 
 /// Where both clocks stood at one moment, so that the engine's times can be told as times of day.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clocks {
+pub(crate) struct Clocks {
     /// The engine's time.
-    pub(super) engine: Time,
+    pub(crate) engine: Time,
     /// The time of day.
-    pub(super) wall: Timestamp,
+    pub(crate) wall: Timestamp,
 }
 
 impl Clocks {
     /// Reads both.
-    pub(super) fn read() -> Clocks {
+    pub(crate) fn read() -> Clocks {
         use rustix::time::{ClockId, clock_gettime};
         let time = clock_gettime(ClockId::Monotonic);
         let engine = Time(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs());
@@ -242,7 +242,7 @@ impl Clocks {
 }
 
 /// The log.
-pub(super) struct DropLog<W> {
+pub(crate) struct DropLog<W> {
     out: W,
     bucket: TokenBucket,
     /// Left out since the last line.
@@ -251,7 +251,7 @@ pub(super) struct DropLog<W> {
 
 impl<W: Write> DropLog<W> {
     /// A log of at most so many lines a second.
-    pub(super) fn new(out: W, bucket: TokenBucket) -> Self {
+    pub(crate) fn new(out: W, bucket: TokenBucket) -> Self {
         DropLog { out, bucket, suppressed: 0 }
     }
 
@@ -259,7 +259,7 @@ impl<W: Write> DropLog<W> {
     ///
     /// # Errors
     /// When the line cannot be written.
-    pub(super) fn record(
+    pub(crate) fn record(
         &mut self,
         record: Record<'_>,
         clocks: &Clocks,
@@ -281,7 +281,7 @@ impl<W: Write> DropLog<W> {
     }
 
     /// Goes on somewhere else.
-    pub(super) fn write_to(&mut self, out: W) {
+    pub(crate) fn write_to(&mut self, out: W) {
         self.out = out;
     }
 
@@ -289,7 +289,7 @@ impl<W: Write> DropLog<W> {
     ///
     /// # Errors
     /// When that fails.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }

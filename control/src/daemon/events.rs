@@ -28,13 +28,13 @@ const IDLE: Duration = Duration::from_millis(200);
 const ROUND: usize = 16_384;
 
 /// Where drop lines go.
-pub(super) type Output = BufWriter<Box<dyn Write + Send>>;
+pub(crate) type Output = BufWriter<Box<dyn Write + Send>>;
 
 /// Opens the file that the configuration names, or standard output.
 ///
 /// # Errors
 /// When the file cannot be opened; a sentence with the remedy.
-pub(super) fn open(file: Option<&Path>) -> Result<Output, String> {
+pub(crate) fn open(file: Option<&Path>) -> Result<Output, String> {
     let output: Box<dyn Write + Send> = match file {
         None => Box::new(io::stdout()),
         Some(path) => Box::new(append(path).map_err(|error| {

@@ -23,7 +23,7 @@ struct Served {
 ///
 /// # Errors
 /// When it is taken or not this machine's; a sentence with the remedy.
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)

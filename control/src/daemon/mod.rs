@@ -24,6 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, reload};
 
 use self::config::{Config, LogFormat, MidStream, NodeConfig};
 use self::events::{Events, Output};
@@ -36,10 +39,10 @@ use crate::policy::manifest::Loaded;
 use crate::process::{self, Settings};
 
 pub mod config;
-mod drops;
-mod events;
-mod http;
-mod metrics;
+pub(crate) mod drops;
+pub(crate) mod events;
+pub(crate) mod http;
+pub(crate) mod metrics;
 mod peer;
 mod preflight;
 mod running;
@@ -75,7 +78,7 @@ pub fn run(args: &RunArgs) -> CommandResult {
     if args.check {
         return checked(&config, &loaded);
     }
-    start_log(&config);
+    let _level_stays = start_log(&config);
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -110,15 +113,19 @@ fn checked(config: &Config, loaded: &Loaded) -> CommandResult {
 }
 
 /// Messages go to standard error.
-fn start_log(config: &Config) {
-    let level = LevelFilter::from(config.log.level);
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
-    // Only an embedding program can have set a log up already; then that one is right.
-    let _set = match config.log.format {
-        LogFormat::Text => log.with_ansi(false).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+pub(crate) fn start_log(config: &Config) -> Option<LogHandle> {
+    let (level, handle) = reload::Layer::new(LevelFilter::from(config.log.level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match config.log.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // Only an embedding program can have set a log up already; then that one is right.
+    tracing_subscriber::registry().with(level).with(lines).try_init().is_ok().then_some(handle)
 }
+
+/// By which the log's level is changed.
+pub(crate) type LogHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
 
 fn engine_config(config: &Config) -> EnforcerConfig {
     let mid_stream = match config.mid_stream {

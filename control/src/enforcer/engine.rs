@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::address::Address;
 use dataplane::event::Event;
 use dataplane::flow::FlowInfo;
 use dataplane::publish::{Change, Generation};
@@ -44,6 +45,9 @@ pub trait Engine: Send + Sync {
     /// When a worker or the engine is gone.
     fn flows(&self) -> Result<Vec<FlowInfo>, EnforcerError>;
 
+    /// Forgets the flows of an address on all wires, since it has a new owner. How many there were, as far as that is known.
+    fn flush(&self, address: Address) -> usize;
+
     /// Workers that should run, and those of them that have died.
     fn workers(&self) -> (usize, Vec<usize>);
 }
@@ -80,6 +84,10 @@ impl Engine for Enforcer {
 
     fn flows(&self) -> Result<Vec<FlowInfo>, EnforcerError> {
         Enforcer::flows(self)
+    }
+
+    fn flush(&self, address: Address) -> usize {
+        Enforcer::flush(self, address)
     }
 
     fn workers(&self) -> (usize, Vec<usize>) {

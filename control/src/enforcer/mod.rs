@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dataplane::address::Address;
 use dataplane::classify::{CompileError, Size};
 use dataplane::event::{Event, Outbox, Trace};
 use dataplane::flow::{FlowConfig, FlowInfo, FlowRegion, FlowTable};
@@ -377,6 +378,13 @@ impl Enforcer {
             flows.extend(worker.ask(Command::Flows).ok_or(EnforcerError::Dead(number))?);
         }
         Ok(flows)
+    }
+
+    /// Forgets the flows of an address on all wires: it has a new owner. How many there were.
+    pub fn flush(&self, address: Address) -> usize {
+        let flush = |worker: &WorkerHandle| worker.ask(|answer| Command::FlushAddress(address, answer));
+        // A dead worker carries none.
+        self.workers.iter().filter_map(flush).sum()
     }
 
     /// The workers that have died.

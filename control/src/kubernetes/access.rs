@@ -92,6 +92,12 @@ pub(super) struct Connection {
     pub(super) place: String,
 }
 
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({})", self.place)
+    }
+}
+
 impl Connection {
     /// Reads the configuration. Nothing is asked of the server yet.
     ///

@@ -186,6 +186,23 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The object as a manifest says it; `None` for a policy whose specification is none.
+    pub fn to_manifest(&self) -> Option<serde_json::Value> {
+        match self {
+            Object::Namespace(object) => serde_json::to_value(object.to_api()).ok(),
+            Object::Node(object) => serde_json::to_value(object.to_api()).ok(),
+            Object::Pod(object) => serde_json::to_value(object.to_api()).ok(),
+            Object::NetworkPolicy(object) => {
+                let spec: serde_json::Value = serde_json::from_str(&object.spec).ok()?;
+                let metadata = serde_json::json!({"namespace": object.namespace, "name": object.name});
+                let (version, kind) = ("networking.k8s.io/v1", "NetworkPolicy");
+                Some(serde_json::json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}))
+            }
+        }
+    }
+}
+
 /// What happened to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -272,7 +289,7 @@ impl Pod {
             uid: text(&pod.uid),
             created: pod.created.clone(),
             labels: pod.labels.to_text(symbols),
-            addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+            addresses: pod.told_addresses().iter().map(ToString::to_string).collect(),
             ports: pod.ports.iter().map(Port::of).collect(),
             node: text(&pod.node),
             host_network: pod.host_network,

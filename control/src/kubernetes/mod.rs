@@ -50,6 +50,7 @@
 mod access;
 mod backoff;
 pub mod lean;
+mod lookup;
 mod policy;
 mod reflect;
 mod report;
@@ -62,6 +63,7 @@ mod trouble;
 mod wire;
 
 pub use access::Access;
+pub use lookup::{Found, Lookup};
 pub use report::Report;
 pub use server::Version;
 pub use source::{Batch, Source, SourceConfig, Update};

@@ -1,6 +1,7 @@
 //! The four kinds put together: one ordered stream of changes to one cluster's state.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::access::{Access, Connection};
 use super::lean::{Change, Kind};
+use super::lookup::{Found, Lookup};
 use super::reflect::{Message, Settings, reflect};
 use super::report::Report;
 use super::saving::Saving;
@@ -23,6 +25,9 @@ const QUEUE: usize = 64;
 
 /// A batch has at most so many changes, those of a list apart.
 const LARGEST_BATCH: usize = 4_096;
+
+/// An answer to a question about one pod is never older than this.
+const HEARD_OF_LATE: Duration = Duration::from_secs(60);
 
 /// Reasons that are told before the connection is back.
 const MOST_SAID: usize = 16;
@@ -130,6 +135,9 @@ pub struct Source {
     /// What was said of the trouble that there is.
     said: Vec<Trouble>,
     saving: Option<Saving>,
+    connection: Arc<Connection>,
+    /// Pods of which something was heard of late, and when.
+    heard: HashMap<ObjectName, Instant>,
     /// The tasks end with the source.
     _tasks: JoinSet<()>,
 }
@@ -173,6 +181,8 @@ impl Source {
             connected: false,
             said: Vec::new(),
             saving: config.state.map(Saving::new),
+            connection,
+            heard: HashMap::new(),
             _tasks: tasks,
         };
         source.restore().await;
@@ -182,6 +192,40 @@ impl Source {
     /// The cluster, up to the last update that was handed out; `None` before anything whole is known.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.usable.then(|| self.state.cluster())
+    }
+
+    /// Says which addresses this node gave to a pod: [`Cluster::assign`]. What it touches.
+    pub fn assign(&mut self, name: &ObjectName, uid: &str, addresses: &[IpAddr]) -> Touched {
+        self.state.assign(name, uid, addresses)
+    }
+
+    /// The objects by which is judged, as manifests.
+    pub fn manifests(&self) -> Vec<serde_json::Value> {
+        self.state.objects().filter_map(|object| object.to_manifest()).collect()
+    }
+
+    /// A way to ask the API server for one pod, beside the watch.
+    pub fn lookup(&self) -> Lookup {
+        Lookup::new(Arc::clone(&self.connection))
+    }
+
+    /// Takes what a [`Lookup`] found for news, unless the watch has told of the pod since it was asked for.
+    pub fn learn(&mut self, found: Found) {
+        let heard = self.heard.get(&found.change.key().name).is_some_and(|&at| at >= found.asked);
+        if self.synced && !heard {
+            self.take_event(found.change, Instant::now());
+        }
+    }
+
+    /// Takes note that something was heard of a pod.
+    fn heard_of(&mut self, change: &Change, at: Instant) {
+        let key = change.key();
+        if key.kind == Kind::Pod {
+            if self.heard.len() >= LARGEST_BATCH {
+                self.heard.retain(|_, then| at.saturating_duration_since(*then) < HEARD_OF_LATE);
+            }
+            self.heard.insert(key.name, at);
+        }
     }
 
     /// Whether the API server has told the whole state since the start.
@@ -363,7 +407,10 @@ impl Source {
             }
             Message::Page(kind, changes) => self.take_page(kind, changes),
             Message::Listed(kind) => self.take_listed(kind),
-            Message::Event(change, at) => self.take_event(change, at),
+            Message::Event(change, at) => {
+                self.heard_of(&change, at);
+                self.take_event(change, at);
+            }
         }
     }
 

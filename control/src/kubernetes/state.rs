@@ -1,6 +1,7 @@
 //! The cluster's state as the API server told it.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::lean::{Change, Key, Kind, NetworkPolicy, Object, Pod};
@@ -212,6 +213,11 @@ impl State {
             }
             Kind::Pod => self.cluster.remove_pod(&key.name),
         }
+    }
+
+    /// [`Cluster::assign`].
+    pub(super) fn assign(&mut self, name: &ObjectName, uid: &str, addresses: &[IpAddr]) -> Touched {
+        self.cluster.assign(name, uid, addresses)
     }
 
     /// All objects, to be kept.

@@ -49,6 +49,15 @@ struct Metadata {
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<IgnoredAny>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    /// Of the mirror of a static pod: the UID by which the kubelet, and so the runtime, knows that pod.
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -209,7 +218,7 @@ impl Watched for Pod {
         let pod = lean::Pod {
             name: self.metadata.name,
             namespace: self.metadata.namespace,
-            uid: self.metadata.uid,
+            uid: self.metadata.annotations.and_then(|annotations| annotations.mirror).unwrap_or(self.metadata.uid),
             created: self.metadata.creation_timestamp,
             labels: self.metadata.labels.unwrap_or_default(),
             ports: self.spec.take_ports(),

@@ -32,6 +32,8 @@ const FLOWS_RANGE: std::ops::RangeInclusive<usize> = 1_024..=16_777_216;
 const MAX_WORKERS: usize = 1_024;
 /// The longest window for adopting connections that began before the daemon: an hour, in seconds.
 const MAX_ADOPT: u64 = 3_600;
+/// On a node that adopts running pods, how long after the start of its engine their connections are picked up, unless the file says.
+const ADOPTED_FOR: Duration = Duration::from_secs(120);
 /// Lines a second in the log of drops when the file does not say, and how many may come at once.
 const DROP_LINES: (u32, u32) = (20, 100);
 
@@ -230,14 +232,18 @@ impl Config {
         }
         Ok(Config {
             file: path.to_owned(),
-            node,
             policy: file.policy.map(|policy| checker.relative(&policy)).unwrap_or_default(),
             wires,
             workers,
             flows,
-            mid_stream: checker.mid_stream(file.mid_stream)?,
+            mid_stream: match (file.mid_stream, &node) {
+                // Flows of pods that are adopted began before their wires did.
+                (None, Some(NodeConfig { pods: RunningPods::Adopt, .. })) => MidStream::Adopt(ADOPTED_FOR),
+                (choice, _) => checker.mid_stream(choice)?,
+            },
             metrics: checker.metrics(file.metrics)?,
             log: checker.log(file.log),
+            node,
         })
     }
 }

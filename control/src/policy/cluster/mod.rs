@@ -167,6 +167,8 @@ pub struct Cluster {
     /// What many pods have alike is kept once.
     shared_labels: HashSet<Labels>,
     shared_ports: HashSet<Arc<[ContainerPort]>>,
+    /// Addresses that a node gave to its pods, by name, with the UID of the pod that is meant.
+    assigned: HashMap<ObjectName, (Arc<str>, Arc<[IpAddr]>)>,
     /// Policies come without their objects.
     lean: bool,
     no_object: Arc<networking::NetworkPolicy>,
@@ -314,6 +316,30 @@ impl Cluster {
     /// Adds or replaces a pod. An object that cannot be read leaves the state as it was.
     pub fn apply_pod(&mut self, object: &core::Pod) -> Result<Touched, Vec<FieldError>> {
         let mut pod = Pod::read(object, &mut self.symbols)?;
+        if let Some((uid, addresses)) = self.assigned.get(&pod.name)
+            && pod.uid.as_ref() == Some(uid)
+        {
+            pod.assign(addresses);
+        }
+        Ok(self.place_pod(pod))
+    }
+
+    /// Says which addresses a node gave to its pod of this name and UID: they are the pod's beside those that its status tells, which
+    /// may come later, from now on and as long as there is such a pod. Without addresses, only its status counts again.
+    pub fn assign(&mut self, name: &ObjectName, uid: &str, addresses: &[IpAddr]) -> Touched {
+        match addresses.is_empty() {
+            true => drop(self.assigned.remove(name)),
+            false => drop(self.assigned.insert(name.clone(), (uid.into(), addresses.into()))),
+        }
+        let Some(pod) = self.pod(name).filter(|pod| pod.uid.as_deref() == Some(uid)) else { return Touched::default() };
+        let mut pod = pod.clone();
+        let before = pod.addresses.clone();
+        pod.assign(addresses);
+        if pod.addresses == before { Touched::default() } else { self.place_pod(pod) }
+    }
+
+    /// Puts a pod in the place of the one before.
+    fn place_pod(&mut self, mut pod: Pod) -> Touched {
         let mut touched = self.remove_pod(&pod.name);
         self.share(&mut pod);
         self.imply_namespace(&pod.name.namespace, &mut touched);
@@ -328,7 +354,7 @@ impl Cluster {
         let name = pod.name.clone();
         self.pods.insert(ByName(pod));
         touched.pods = vec![name];
-        Ok(touched)
+        touched
     }
 
     /// Lets a pod share what others have too: the name of its namespace, the name of its node, its labels, its ports.

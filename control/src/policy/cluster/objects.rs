@@ -71,8 +71,11 @@ pub struct Pod {
     pub created: Option<Time>,
     /// Its labels.
     pub labels: Labels,
-    /// The addresses of its status, in order, whether it still owns them or not ([`super::Cluster::addresses_of`]).
+    /// Its addresses, in order, whether it still owns them or not ([`super::Cluster::addresses_of`]): those of its status, then those
+    /// that only its node knows of so far ([`super::Cluster::assign`]).
     pub addresses: Vec<IpAddr>,
+    /// How many of them its status tells.
+    pub told: u8,
     /// The ports of its containers and native sidecars.
     pub ports: Arc<[ContainerPort]>,
     /// The node that it runs on, where known.
@@ -98,6 +101,22 @@ impl Pod {
         numbers.sort_unstable();
         numbers.dedup();
         numbers
+    }
+
+    /// The addresses that its status tells.
+    pub fn told_addresses(&self) -> &[IpAddr] {
+        &self.addresses[..usize::from(self.told).min(self.addresses.len())]
+    }
+
+    /// Has these addresses beside those of its status, and no others.
+    pub(super) fn assign(&mut self, addresses: &[IpAddr]) {
+        self.addresses.truncate(usize::from(self.told));
+        for address in addresses {
+            if !self.addresses.contains(address) {
+                self.addresses.push(*address);
+            }
+        }
+        self.addresses.shrink_to_fit();
     }
 
     /// The addresses that the pod would own if nobody newer claimed them.
@@ -145,6 +164,8 @@ impl Pod {
             uid: metadata.uid.as_deref().map(Arc::from),
             created: metadata.creation_timestamp.clone(),
             labels: Labels::intern(metadata.labels.as_ref().unwrap_or(&BTreeMap::new()), symbols),
+            // One a family is the most.
+            told: u8::try_from(addresses.len()).unwrap_or(u8::MAX),
             addresses,
             ports: ports.into(),
             node: spec.node_name.as_deref().filter(|name| !name.is_empty()).map(Arc::from),

@@ -113,6 +113,21 @@ impl LiveRules {
         self.continue_with(cluster, touched, Vec::new(), Change::default())
     }
 
+    /// [`LiveRules::update`], with these endpoints from now on.
+    pub fn update_with(
+        &mut self,
+        cluster: &Cluster,
+        touched: &Touched,
+        endpoints: impl IntoIterator<Item = (ObjectName, WireId)>,
+    ) -> Change {
+        if self.wants_start() {
+            return self.start(cluster, endpoints);
+        }
+        let mut change = Change::default();
+        let moved = self.move_endpoints(endpoints, &mut change);
+        self.continue_with(cluster, touched, moved, change)
+    }
+
     /// What was told last was not published: the next word begins anew.
     pub fn distrust(&mut self) {
         self.in_doubt = true;
