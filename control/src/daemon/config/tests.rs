@@ -100,7 +100,10 @@ fn everything_can_be_said() {
 fn what_serde_refuses_names_file_line_field_and_reason() {
     let file = "/etc/penstock/penstock.yaml";
     for (text, expected) in [
-        (String::new(), "{file}:1: the file ends too early; it needs at least kubernetes, or policy and wires"),
+        (
+            String::new(),
+            "{file}: policy: it is missing; write policy and wires, or `kubernetes: {}` for a node of a cluster",
+        ),
         ("wires: [".to_owned(), "{file}:1: wires: unclosed bracket '['"),
         (
             "wires: []".to_owned(),
