@@ -22,6 +22,7 @@ const YOUNG: Duration = Duration::from_secs(20);
 pub(super) struct Scans {
     /// All wires of the node were read at least once.
     pub(super) read: bool,
+    reading: bool,
     /// The node was searched for pods without wires.
     pub(super) searched: bool,
     searching: bool,
@@ -47,7 +48,10 @@ impl Core {
         self.search();
     }
 
-    fn read_spliced(&self) {
+    fn read_spliced(&mut self) {
+        if std::mem::replace(&mut self.scans.reading, true) {
+            return;
+        }
         let node = Arc::clone(&self.node);
         spawn_blocking(move || {
             let found = node.wirer.spliced();
@@ -56,6 +60,7 @@ impl Core {
     }
 
     fn found_spliced(&mut self, found: Result<Vec<Pod>, String>) {
+        self.scans.reading = false;
         let pods = match found {
             Ok(pods) => pods,
             Err(reason) => {

@@ -229,7 +229,8 @@ impl Core {
         if self.told && !self.moved && self.touched == Touched::default() {
             return;
         }
-        if !self.told && Instant::now() < self.tell_again {
+        // An engine that carries wires already lets go of those that the first whole rules do not name: all must be known.
+        if !self.told && (!self.scans.read || Instant::now() < self.tell_again) {
             return;
         }
         let Some(cluster) = self.source.cluster() else { return };
@@ -280,6 +281,9 @@ impl Core {
     }
 
     fn tick(&mut self) {
+        if !self.scans.read {
+            self.begin();
+        }
         if Instant::now() < self.look_after {
             return;
         }

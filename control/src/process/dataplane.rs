@@ -188,6 +188,7 @@ impl Dataplane {
                 let events = self.engine.take_events().take(most.min(100_000)).collect();
                 Told::Events(events, self.engine.events_lost())
             }
+            Asked::Flush(address) => Told::Flushed(self.engine.flush(address)),
             Asked::Flows => Told::Flows(self.engine.flows().map_err(|error| error.to_string())?),
             Asked::Workers => Told::Workers(self.engine.asks().len(), self.engine.dead_workers()),
         })

@@ -113,6 +113,8 @@ pub(super) enum Engine {
     Wires,
     Events(usize),
     Flows,
+    /// Forget the flows of an address.
+    Flush(Address),
     Workers,
 }
 
@@ -134,6 +136,7 @@ pub(super) enum Told {
     Wires(Vec<Counted>),
     Events(Vec<Event>, u64),
     Flows(Vec<FlowInfo>),
+    Flushed(usize),
     Workers(usize, Vec<usize>),
     Refused(String),
 }

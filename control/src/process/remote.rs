@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cni::protocol::Pod;
+use dataplane::address::Address;
 use dataplane::event::Event;
 use dataplane::flow::FlowInfo;
 use dataplane::port::{PortKind, PortSpec};
@@ -219,6 +220,14 @@ impl Engine for RemoteEngine {
         match self.ask(&Asked::Flows)? {
             Told::Flows(flows) => Ok(flows),
             other => Err(EnforcerError::Refused(format!("the engine answered something else: {other:?}"))),
+        }
+    }
+
+    fn flush(&self, address: Address) -> usize {
+        match self.ask(&Asked::Flush(address)) {
+            Ok(Told::Flushed(flows)) => flows,
+            // Without an engine no flow is used; the next one judges each anew.
+            _ => 0,
         }
     }
 
