@@ -20,8 +20,7 @@ async fn lost(source: &mut Source) -> Trouble {
 #[test]
 fn a_lost_server_changes_nothing_and_is_told_once() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         let mut source = open(&server).await;
         let mut connected = false;
         while !(connected && source.is_synced()) {
@@ -69,8 +68,7 @@ fn no_server_at_all() {
 #[test]
 fn a_silent_server_is_left() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         let mut config = config(&server);
         config.silence = Duration::from_millis(80);
         server.fail_list("pods", Fault::Hang);
@@ -91,8 +89,7 @@ fn a_silent_server_is_left() {
 #[test]
 fn permission_that_is_missing_is_named() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         for _ in 0..3 {
             server.fail_list("networkpolicies", Fault::Status(403));
         }
@@ -107,7 +104,7 @@ fn permission_that_is_missing_is_named() {
         assert!(source.cluster().is_none(), "without policies nothing is whole");
         synced(&mut source).await;
         // A permission that is taken away leaves what is known.
-        while !is_quiet(&mut source).await {}
+        calm(&mut source).await;
         for _ in 0..3 {
             server.fail_watch("pods", Fault::Status(403));
         }
@@ -144,8 +141,7 @@ fn all_permissions_that_are_missing_are_named() {
 #[test]
 fn credentials_that_are_not_accepted() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         server.fail_list("pods", Fault::Status(401));
         let mut source = open(&server).await;
         let trouble = lost(&mut source).await;
@@ -157,11 +153,9 @@ fn credentials_that_are_not_accepted() {
 #[test]
 fn policies_are_found_where_the_server_has_them() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         server.set_policies_at("extensions/v1beta1");
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let mut source = open_synced(&server).await;
         assert_eq!(text(source.cluster().unwrap()), from_scratch(&server));
 
         let server = Server::start().await;

@@ -11,8 +11,7 @@ use crate::support::*;
 #[test]
 fn all_kinds_are_read_in_pages_and_told_as_one() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         let mut source = open(&server).await;
         assert!(source.cluster().is_none(), "nothing is known yet");
         let (_, reports) = synced(&mut source).await;
@@ -29,8 +28,7 @@ fn all_kinds_are_read_in_pages_and_told_as_one() {
 fn an_empty_cluster_is_whole() {
     run(async {
         let server = Server::start().await;
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let mut source = open_synced(&server).await;
         assert_eq!(source.cluster().unwrap().pods().count(), 0);
     });
 }
@@ -38,8 +36,7 @@ fn an_empty_cluster_is_whole() {
 #[test]
 fn nothing_is_told_while_one_kind_is_missing() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         server.fail_list("nodes", Fault::Hang);
         let mut source = open(&server).await;
         assert!(is_quiet(&mut source).await, "nodes are not listed");
@@ -58,8 +55,7 @@ fn nothing_is_told_while_one_kind_is_missing() {
 #[test]
 fn a_list_that_expires_between_pages_begins_again_in_one_piece() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         server.fail_list("pods", Fault::Slow(Duration::ZERO));
         server.fail_list("pods", Fault::Status(410));
         let mut source = open(&server).await;
@@ -75,10 +71,8 @@ fn a_list_that_expires_between_pages_begins_again_in_one_piece() {
 #[test]
 fn half_a_list_changes_nothing() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
         let before = text(source.cluster().unwrap());
         // A relist whose first page comes, then the server dies.
         for index in 1..8 {
@@ -131,13 +125,11 @@ fn half_a_list_changes_nothing() {
 #[test]
 fn a_slow_list_is_waited_for() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         for _ in 0..3 {
             server.fail_list("pods", Fault::Slow(Duration::from_millis(60)));
         }
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let mut source = open_synced(&server).await;
         assert_eq!(text(source.cluster().unwrap()), from_scratch(&server));
     });
 }

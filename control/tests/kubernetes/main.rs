@@ -5,6 +5,7 @@ mod lists;
 mod objects;
 mod random;
 mod restart;
+#[path = "../api_server/mod.rs"]
 mod server;
 mod support;
 mod watches;

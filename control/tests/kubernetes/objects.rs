@@ -10,10 +10,8 @@ use crate::support::*;
 #[test]
 fn pods_in_all_the_states_of_their_lives() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
         let name: ObjectName = "a/p2".parse().unwrap();
         let object = || pod("a/p2", json!({"app": "x2"}), "10.0.0.2");
         // Without a sandbox for a moment: it keeps its labels and owns nothing.
@@ -47,11 +45,9 @@ fn pods_in_all_the_states_of_their_lives() {
 #[test]
 fn an_object_that_cannot_be_is_left_out_and_named_once() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
-        while !is_quiet(&mut source).await {}
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
+        calm(&mut source).await;
         server.apply("pods", pod("a/p2", json!({"app": "x2"}), "127.0.0.1"));
         let update = next(&mut source).await;
         let Update::Report(report) = update else { panic!("{update:?}") };
@@ -72,8 +68,7 @@ fn an_object_that_cannot_be_is_left_out_and_named_once() {
 #[test]
 fn a_policy_in_part_isolates_and_is_named_once() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         let strange = json!({"podSelector": {}, "policyTypes": ["Ingress"],
             "ingress": [{"from": [{"trustDomain": "x"}]}, {"from": [{"podSelector": {}}]}]});
         server.apply("networkpolicies", policy("c/strange", strange));
@@ -92,7 +87,7 @@ fn a_policy_in_part_isolates_and_is_named_once() {
         server.compact("networkpolicies");
         server.fail_watch("networkpolicies", crate::server::Fault::ErrorEvent(410));
         server.cut();
-        while !is_quiet(&mut source).await {}
+        calm(&mut source).await;
         assert!(server.requests("networkpolicies").iter().filter(|request| request.contains("limit=")).count() > 2);
     });
 }

@@ -29,8 +29,7 @@ fn without_a_server_the_state_of_last_time_holds_and_is_then_replaced_as_a_diffe
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/cluster.json.zst");
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         keep(&server, &path).await;
         let before = from_scratch(&server);
         server.set_down(true);
@@ -62,8 +61,7 @@ fn a_change_of_policy_is_written_down_without_being_asked() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cluster.json.zst");
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         let mut source = open_with(&server, &path).await;
         synced(&mut source).await;
         server.remove("networkpolicies", "b/deny");
@@ -86,8 +84,7 @@ fn half_a_state_is_never_written() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cluster.json.zst");
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         server.fail_list("nodes", Fault::Hang);
         let mut source = open_with(&server, &path).await;
         assert!(is_quiet(&mut source).await);
@@ -101,8 +98,7 @@ fn a_damaged_file_is_said_to_be_and_not_used() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cluster.json.zst");
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         keep(&server, &path).await;
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
@@ -127,8 +123,7 @@ fn a_state_that_cannot_be_written_is_said_once() {
         let path = directory.path().join("cluster.json.zst");
         // A directory in the file's place.
         std::fs::create_dir_all(path.join("x")).unwrap();
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         let mut source = open_with(&server, &path).await;
         let mut reports = Vec::new();
         let began = std::time::Instant::now();

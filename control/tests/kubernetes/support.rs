@@ -71,6 +71,25 @@ pub(crate) async fn open_with(server: &Server, state: &Path) -> Source {
     Source::open(config).await.unwrap()
 }
 
+/// A server with a small cluster.
+pub(crate) async fn filled() -> Server {
+    let server = Server::start().await;
+    fill(&server);
+    server
+}
+
+/// A source that has told the whole state.
+pub(crate) async fn open_synced(server: &Server) -> Source {
+    let mut source = open(server).await;
+    synced(&mut source).await;
+    source
+}
+
+/// Takes what there is to be told, until there is nothing more.
+pub(crate) async fn calm(source: &mut Source) {
+    while !is_quiet(source).await {}
+}
+
 /// The next update.
 pub(crate) async fn next(source: &mut Source) -> Update {
     tokio::time::timeout(PATIENCE, source.next()).await.expect("there is news")

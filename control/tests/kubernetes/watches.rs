@@ -19,10 +19,8 @@ fn lists(server: &Server, resource: &str) -> usize {
 #[test]
 fn changes_are_told_with_what_they_touch() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
         server.apply("pods", pod("a/p2", json!({"app": "other"}), "10.0.0.2"));
         let batch = next_batch(&mut source).await;
         assert_eq!(batch.touched.pods, ["a/p2".parse().unwrap()]);
@@ -42,11 +40,9 @@ fn changes_are_told_with_what_they_touch() {
 #[test]
 fn updates_that_change_nothing_are_not_told() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
-        while !is_quiet(&mut source).await {}
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
+        calm(&mut source).await;
         let mut ready = pod("a/p2", json!({"app": "x2"}), "10.0.0.2");
         ready["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}]);
         ready["metadata"]["annotations"]["c"] = "d".into();
@@ -61,10 +57,8 @@ fn updates_that_change_nothing_are_not_told() {
 #[test]
 fn a_broken_watch_goes_on_from_the_last_bookmark() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
         server.apply("pods", pod("a/p2", json!({"app": "other"}), "10.0.0.2"));
         next_batch(&mut source).await;
         // Other kinds' changes move the server's version on; a bookmark tells the pods' watch so.
@@ -102,7 +96,7 @@ fn a_version_that_is_gone_is_listed_again_as_a_difference() {
             fill(&server);
             let mut source = open(&server).await;
             synced(&mut source).await;
-            while !is_quiet(&mut source).await {}
+            calm(&mut source).await;
             server.fail_watch("pods", answer.clone());
             server.set_down(true);
             while !matches!(next(&mut source).await, Update::Disconnected { .. }) {}
@@ -123,11 +117,9 @@ fn a_version_that_is_gone_is_listed_again_as_a_difference() {
 #[test]
 fn data_put_back_to_an_earlier_time_is_listed_again() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
-        while !is_quiet(&mut source).await {}
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
+        calm(&mut source).await;
         // Events are lost and versions go back, as with a restored backup; the watch only sees a bookmark of the past.
         let version = server.version();
         server.set_down(true);
@@ -149,11 +141,9 @@ fn data_put_back_to_an_earlier_time_is_listed_again() {
 #[test]
 fn a_version_that_the_server_keeps_refusing_is_given_up() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
-        while !is_quiet(&mut source).await {}
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
+        calm(&mut source).await;
         let before = lists(&server, "nodes");
         for _ in 0..3 {
             server.fail_watch("nodes", Fault::Status(400));
@@ -168,13 +158,11 @@ fn a_version_that_the_server_keeps_refusing_is_given_up() {
 #[test]
 fn a_server_that_ends_watches_at_once_is_not_asked_without_pause() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
+        let server = filled().await;
         for _ in 0..10_000 {
             server.fail_watch("nodes", Fault::EndAtOnce);
         }
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let mut source = open_synced(&server).await;
         let began = std::time::Instant::now();
         while began.elapsed() < Duration::from_millis(400) {
             let _news = tokio::time::timeout(Duration::from_millis(20), source.next()).await;
@@ -189,10 +177,8 @@ fn a_server_that_ends_watches_at_once_is_not_asked_without_pause() {
 #[test]
 fn repeated_events_end_in_the_same_state() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
         server.apply("pods", pod("a/p2", json!({"app": "one"}), "10.0.0.2"));
         server.remove("pods", "a/p4");
         server.apply("pods", pod("a/p2", json!({"app": "two"}), "10.0.0.2"));
@@ -207,11 +193,9 @@ fn repeated_events_end_in_the_same_state() {
 #[test]
 fn a_burst_is_told_in_few_batches_with_the_last_word_of_each_object() {
     run(async {
-        let server = Server::start().await;
-        fill(&server);
-        let mut source = open(&server).await;
-        synced(&mut source).await;
-        while !is_quiet(&mut source).await {}
+        let server = filled().await;
+        let mut source = open_synced(&server).await;
+        calm(&mut source).await;
         for round in 0..5 {
             for index in 0..100 {
                 let labels = json!({"round": round.to_string()});

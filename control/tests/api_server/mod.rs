@@ -1,5 +1,8 @@
 //! An API server that does what a test tells it: lists in pages, watches with history, bookmarks, and every way to fail.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -322,6 +325,14 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
         "networkpolicies" => path == format!("/apis/{policies_at}/networkpolicies"),
         kind => path == format!("/api/v1/{kind}"),
     };
+    if let Some(name) = path.strip_prefix("/api/v1/namespaces/").and_then(|rest| rest.split_once("/pods/")) {
+        let pod =
+            shared.world.lock().unwrap().collections["pods"].objects.get(&format!("{}/{}", name.0, name.1)).cloned();
+        return match pod {
+            Some(pod) => respond(200, Body::from(pod.to_string())),
+            None => status(404, "pods not found"),
+        };
+    }
     match KINDS.iter().find(expected) {
         None => status(404, "the server could not find the requested resource"),
         Some(kind) if parameter(query, "watch") == Some("true") => watch_answer(shared, kind, query).await,
