@@ -1,6 +1,6 @@
 //! What the workers tell: drops go to the log, and to whoever follows them.
 //!
-//! Every line of the log passes [`Drops::push`]: who wants all of them calls [`Drops::follow`].
+//! Every line of the log passes `Drops::push`: who wants all of them calls `Drops::follow`.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

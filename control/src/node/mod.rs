@@ -6,7 +6,7 @@
 //!                        Wirer: what needs privileges, and nothing else
 //!  people ─▶ api.sock                                                    (what it does)
 //! ```
-//! [`Core`](core::Core) is all of control's state, and one task's: whoever wants to know or change something sends it a word, and
+//! `Core` is all of control's state, and one task's: whoever wants to know or change something sends it a word, and
 //! after all words that are there the rules are told to the engine once. So nothing is locked, and fifty pods that come at once are
 //! one change.
 //!
