@@ -155,7 +155,7 @@ fn policies_are_found_where_the_server_has_them() {
     run(async {
         let server = filled().await;
         server.set_policies_at("extensions/v1beta1");
-        let mut source = open_synced(&server).await;
+        let source = open_synced(&server).await;
         assert_eq!(text(source.cluster().unwrap()), from_scratch(&server));
 
         let server = Server::start().await;

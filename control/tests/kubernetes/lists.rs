@@ -28,7 +28,7 @@ fn all_kinds_are_read_in_pages_and_told_as_one() {
 fn an_empty_cluster_is_whole() {
     run(async {
         let server = Server::start().await;
-        let mut source = open_synced(&server).await;
+        let source = open_synced(&server).await;
         assert_eq!(source.cluster().unwrap().pods().count(), 0);
     });
 }
@@ -129,7 +129,7 @@ fn a_slow_list_is_waited_for() {
         for _ in 0..3 {
             server.fail_list("pods", Fault::Slow(Duration::from_millis(60)));
         }
-        let mut source = open_synced(&server).await;
+        let source = open_synced(&server).await;
         assert_eq!(text(source.cluster().unwrap()), from_scratch(&server));
     });
 }
