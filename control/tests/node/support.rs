@@ -131,14 +131,13 @@ impl Place {
         };
         let runtime = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || runtime.block_on(serve(handles, ended)));
-        Running { sockets: path.to_owned(), engine: self.engine.clone(), notices, stop, task }
+        Running { sockets: path.to_owned(), notices, stop, task }
     }
 }
 
 /// Control that runs.
 pub(crate) struct Running {
     sockets: PathBuf,
-    pub(crate) engine: Arc<TestEngine>,
     pub(crate) notices: UnboundedSender<Notice>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<CommandResult>,
