@@ -1,7 +1,7 @@
 //! `penstock explain`: why a connection is allowed or denied.
 
 use super::exit::{CommandResult, Failure, Outcome};
-use super::input::{ManifestArgs, Output};
+use super::input::{ClusterArgs, Output};
 use super::output::{write_json, write_stdout};
 use crate::policy::explain::explain;
 use crate::policy::probe::{EndVerdict, Probe, Service, Target, Via};
@@ -10,7 +10,7 @@ use crate::policy::probe::{EndVerdict, Probe, Service, Target, Via};
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
-    manifests: ManifestArgs,
+    cluster: ClusterArgs,
     /// Who opens the connection: namespace/pod, or an address
     from: Target,
     /// To whom: namespace/pod, or an address
@@ -46,7 +46,7 @@ enum Expect {
 /// # Errors
 /// Bad manifests, an end that cannot be found in them, or a NodePort's client from elsewhere than the pod's node.
 pub(super) fn run(args: &ExplainArgs) -> CommandResult {
-    let cluster = args.manifests.load()?;
+    let cluster = args.cluster.load()?;
     let via = args.via.map(|ViaArg::NodePort| Via::NodePort);
     let probe = Probe { from: args.from.clone(), to: args.to.clone(), service: args.service, via };
     probe.locate(&cluster).and_then(|connection| connection.check_via(&cluster)).map_err(Failure::input)?;

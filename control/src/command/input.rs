@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::Failure;
+use super::live::SocketArgs;
 use crate::policy::cluster::Cluster;
 use crate::policy::manifest;
 
@@ -31,6 +32,26 @@ impl ManifestArgs {
     /// Bad input, one sentence for each object that is.
     pub fn load(&self) -> Result<Cluster, Failure> {
         load(&self.paths)
+    }
+}
+
+/// Where the objects are: in manifests, or with the daemon of this node.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ClusterArgs {
+    /// Kubernetes manifests: a file, a directory, or - for standard input; repeatable. Without any, the daemon of this node is asked
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+impl ClusterArgs {
+    /// Reads the objects; warnings go to stderr.
+    ///
+    /// # Errors
+    /// Bad input, one sentence for each object that is; or that no daemon answers.
+    pub(super) fn load(&self) -> Result<Cluster, Failure> {
+        if self.paths.is_empty() { self.socket.cluster() } else { load(&self.paths) }
     }
 }
 

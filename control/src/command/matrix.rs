@@ -6,7 +6,7 @@ use comfy_table::{Cell, Color, Table, presets};
 use serde::Serialize;
 
 use super::exit::{CommandResult, Failure, Outcome};
-use super::input::{ManifestArgs, Output};
+use super::input::{ClusterArgs, Output};
 use super::output::{write_json, write_stdout};
 use crate::policy::cluster::Cluster;
 use crate::policy::probe::{Probe, Service, Target};
@@ -16,7 +16,7 @@ use crate::rehearsal::ClusterRehearsal;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct MatrixArgs {
     #[command(flatten)]
-    manifests: ManifestArgs,
+    cluster: ClusterArgs,
     /// A port, such as TCP/80 or UDP/53; repeatable
     #[arg(long = "port", value_name = "PROTOCOL/PORT")]
     ports: Vec<Service>,
@@ -43,7 +43,7 @@ struct PortMatrix {
 /// # Errors
 /// Bad manifests, or none of a pod.
 pub(super) fn run(args: &MatrixArgs) -> CommandResult {
-    let cluster = args.manifests.load()?;
+    let cluster = args.cluster.load()?;
     if cluster.pods().next().is_none() {
         return Err(Failure::BadInput(
             "there are no pods in the manifests: add them with -f, say from kubectl get pods -A -o yaml".to_owned(),

@@ -5,7 +5,9 @@ mod eval;
 mod exit;
 mod explain;
 mod input;
+mod live;
 mod matrix;
+mod observe;
 mod output;
 
 pub use exit::{CommandResult, Failure, Outcome, finish};
@@ -34,6 +36,11 @@ enum Command {
     Explain(explain::ExplainArgs),
     Diff(diff::DiffArgs),
     Run(daemon::RunArgs),
+    Status(observe::StatusArgs),
+    Pods(observe::PodsArgs),
+    Policies(observe::PoliciesArgs),
+    Flows(observe::FlowsArgs),
+    Drops(observe::DropsArgs),
     /// A node's dataplane, as the wirer starts it.
     #[command(hide = true)]
     Dataplane,
@@ -63,6 +70,11 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Run(args) => daemon::run(args),
+        Command::Status(args) => observe::status(args),
+        Command::Pods(args) => observe::pods(args),
+        Command::Policies(args) => observe::policies(args),
+        Command::Flows(args) => observe::flows(args),
+        Command::Drops(args) => observe::drops(args),
         Command::Dataplane => process::dataplane::run(),
         Command::Control => process::control::run(),
         Command::InMounts { mounts, program, words } => process::in_mounts(mounts, program, words),
