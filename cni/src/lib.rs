@@ -20,6 +20,7 @@
 //! | [`protocol`] | what the plugin says to the daemon, and what it hears |
 //! | [`plugin`] | the plugin itself: CNI 0.3.1 to 1.1.0 |
 //! | [`sandbox`] | who runs on the node, by what runtimes write down |
+//! | [`install`] | onto a node and off it: the binary, and the configuration behind the primary's |
 //! | [`netns`] | network namespaces: entering, making, pinning |
 //!
 //! What it does not do: judge or carry a frame. Until the daemon has opened its ports in the wire namespace, nothing
@@ -28,6 +29,7 @@
 //! Everything here needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and runs in the host's mount namespace, where the pins are to
 //! be seen.
 
+pub mod install;
 pub mod netns;
 pub mod plugin;
 pub mod protocol;

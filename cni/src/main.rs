@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cni::SpliceError;
+use cni::install::{self, Places};
 use cni::netns::Namespace;
 use cni::plugin::{self, Environment};
 use cni::sandbox::{self, Sandbox};
@@ -22,6 +23,9 @@ By hand (the directory is /run/penstock/netns, or PENSTOCK_CNI_DIRECTORY):
   penstock-cni unsplice CONTAINER         give a running pod its interfaces back
   penstock-cni repair                     finish what a crash left half done, remove what is left over
   penstock-cni follow                     pass link state and MTU on through all wires, once
+  penstock-cni install [--watch]          copy this binary to /opt/cni/bin (PENSTOCK_CNI_BINARIES) and write our configuration behind the
+                                          primary's in /etc/cni/net.d (PENSTOCK_CNI_CONFLISTS); --watch: keep it in step
+  penstock-cni uninstall                  take our configuration, all wires and this binary off the node
   penstock-cni tear-down                  remove the directory, when no pod is behind a wire
 ";
 
@@ -100,6 +104,12 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
             repaired.failed.iter().for_each(|(container, reason)| eprintln!("penstock-cni: {container}: {reason}"));
             Ok(ExitCode::from(u8::from(!repaired.failed.is_empty())))
         }
+        ["install"] => Ok(install(false)),
+        ["install", "--watch"] => Ok(install(true)),
+        ["uninstall"] => match install::uninstall(&store, &host, &places()) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(reason) => Ok(refused(&reason)),
+        },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
@@ -136,6 +146,38 @@ fn splice_json(store: &Store, host: &Namespace) -> Result<ExitCode, SpliceError>
     outcome.warnings.iter().for_each(|warning| eprintln!("penstock-cni: {warning}"));
     println!("{}", serde_json::json!(cni::protocol::Pod::from(&outcome.splice)));
     Ok(ExitCode::SUCCESS)
+}
+
+fn places() -> Places {
+    let place = |name: &str, usual: PathBuf| std::env::var_os(name).map_or(usual, PathBuf::from);
+    let usual = Places::default();
+    Places {
+        binaries: place("PENSTOCK_CNI_BINARIES", usual.binaries),
+        conflists: place("PENSTOCK_CNI_CONFLISTS", usual.conflists),
+    }
+}
+
+fn refused(reason: &str) -> ExitCode {
+    eprintln!("penstock-cni: {reason}");
+    ExitCode::from(3)
+}
+
+/// Installs; without a primary yet, a watcher waits for it, and who does not watch is told.
+fn install(is_watching: bool) -> ExitCode {
+    let places = places();
+    let own = std::env::current_exe().map_err(|error| format!("this program cannot be found ({error})"));
+    match own.and_then(|own| install::install_binary(&own, &places)) {
+        Ok(true) => eprintln!("penstock-cni: {} is there", places.binaries.join(install::BINARY).display()),
+        Ok(false) => {}
+        Err(reason) => return refused(&reason),
+    }
+    if is_watching {
+        install::watch(&places, |text| eprintln!("penstock-cni: {text}"));
+    }
+    match install::follow(&places.conflists, install::CONFLIST) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => refused(&error.to_string()),
+    }
 }
 
 fn list(store: &Store) -> Result<ExitCode, SpliceError> {
