@@ -82,7 +82,9 @@ impl Numbers {
         let kept = Kept { next: self.next, wires: wires.collect() };
         let temporary = self.file.with_extension("json.new");
         let text = serde_json::to_vec(&kept).unwrap_or_default();
-        std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &self.file)).map_err(|error| {
+        let directory = self.file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = directory.and_then(|()| std::fs::write(&temporary, text));
+        written.and_then(|()| std::fs::rename(&temporary, &self.file)).map_err(|error| {
             let file = self.file.display();
             format!("{file}: the wires' numbers cannot be written ({error}): after a restart flows begin anew")
         })?;

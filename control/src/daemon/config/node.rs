@@ -54,9 +54,9 @@ impl Paths {
         self.run.join("api.sock")
     }
 
-    /// The numbers of wires.
+    /// The numbers of wires: in a directory that control, which has no privileges, may write to.
     pub fn wires(&self) -> PathBuf {
-        self.run.join("wires.json")
+        self.run.join("control").join("wires.json")
     }
 
     /// The state of the cluster.
