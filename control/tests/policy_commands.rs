@@ -1,7 +1,8 @@
 //! `explain` and `diff` as people type them: answers, exit codes, and what bad input is told.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const POD: &str =
     "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME, namespace: x}\nstatus: {podIPs: [{ip: IP}]}\n---\n";
@@ -107,4 +108,20 @@ fn a_question_about_no_pods_is_refused() {
     std::fs::write(&empty, "").unwrap();
     let empty = empty.to_str().unwrap();
     assert_eq!(penstock(&["diff", "-f", empty, "-f", policy, "--common", &pods]).0, 0);
+}
+
+#[test]
+fn eval_refuses_a_key_that_it_does_not_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("w.yaml");
+    std::fs::write(&file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    let command = command.args(["eval", "-f"]).arg(&file).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let question = "{\"from\":\"10.0.0.1\",\"to\":\"10.0.0.2\",\"port\":80,\"prot\":\"UDP\"}\n";
+    child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("line 1: unknown key \"prot\"; a question is"), "{stderr}");
 }

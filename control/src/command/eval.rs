@@ -1,13 +1,16 @@
 //! `penstock eval`: one question a line, one answer a line.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::exit::{CommandResult, Failure, Outcome};
 use super::input::ManifestArgs;
 use super::output::write_stdout;
 use crate::policy::probe::{EndVerdict, Probe};
+use crate::policy::shown;
 use crate::rehearsal::{ClusterRehearsal, Rehearsed};
 
 /// Answers questions from standard input, one a line: {"from":"ns/pod"|"IP","to":"ns/pod"|"IP","protocol":"TCP","port":80}
@@ -16,6 +19,12 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     manifests: ManifestArgs,
 }
+
+/// What a question may have.
+const KEYS: [&str; 5] = ["from", "to", "protocol", "port", "via"];
+/// A question, for people who got it wrong.
+const QUESTION: &str =
+    r#"{"from":"ns/pod"|"IP","to":"ns/pod"|"IP","protocol":"TCP","port":80}, perhaps with "via":"nodePort""#;
 
 #[derive(Serialize)]
 struct Line {
@@ -59,8 +68,12 @@ pub(super) fn run(args: &EvalArgs) -> CommandResult {
 }
 
 fn answer(rehearsal: &mut ClusterRehearsal<'_>, line: &str) -> Result<Line, String> {
-    let probe: Probe = serde_json::from_str(line).map_err(|error| {
-        format!("{error}; a question is {{\"from\":\"ns/pod\"|\"IP\",\"to\":\"ns/pod\"|\"IP\",\"protocol\":\"TCP\",\"port\":80}}")
-    })?;
+    let explain = |reason: &dyn std::fmt::Display| format!("{reason}; a question is {QUESTION}");
+    let probe: Probe = serde_json::from_str(line).map_err(|error| explain(&error))?;
+    // A mistyped key would be a question that nobody asked.
+    let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(line).map_err(|error| explain(&error))?;
+    if let Some(unknown) = keys.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(explain(&format!("unknown key {}", shown::quoted(unknown))));
+    }
     rehearsal.answer(&probe).map(Line::from).map_err(|error| error.to_string())
 }

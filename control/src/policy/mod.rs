@@ -27,5 +27,5 @@ pub mod oracle;
 pub mod probe;
 pub mod resolve;
 pub mod selector;
-mod shown;
+pub(crate) mod shown;
 pub mod validation;
