@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 PENSTOCK := target/release/penstock
 
-.PHONY: help setup build cni demo test test-cluster check bench micro-bench fuzz planted-bugs install clean
+.PHONY: help setup build cni image manifests demo test test-cluster check bench micro-bench fuzz planted-bugs install clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,12 @@ build: setup ## build the penstock command
 
 cni: setup ## build the CNI plugin, linked statically, as target/cni/penstock-cni
 	scripts/cni.sh
+
+image: setup ## build the container image as target/penstock-image.tar (needs buildah)
+	scripts/image.sh
+
+manifests: ## render deploy/manifests from the Helm chart (needs helm)
+	scripts/manifests.sh
 
 demo: build ## ten policies over real connections between pods on this machine (root)
 	$(PENSTOCK) demo

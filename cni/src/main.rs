@@ -23,8 +23,9 @@ By hand (the directory is /run/penstock/netns, or PENSTOCK_CNI_DIRECTORY):
   penstock-cni unsplice CONTAINER         give a running pod its interfaces back
   penstock-cni repair                     finish what a crash left half done, remove what is left over
   penstock-cni follow                     pass link state and MTU on through all wires, once
-  penstock-cni install [--watch]          copy this binary to /opt/cni/bin (PENSTOCK_CNI_BINARIES) and write our configuration behind the
-                                          primary's in /etc/cni/net.d (PENSTOCK_CNI_CONFLISTS); --watch: keep it in step
+  penstock-cni install                    copy this binary to /opt/cni/bin (PENSTOCK_CNI_BINARIES) and write our configuration
+                                          behind the primary's in /etc/cni/net.d (PENSTOCK_CNI_CONFLISTS)
+                                          --binary: the binary alone; --watch: and keep the configuration in step
   penstock-cni uninstall                  take our configuration, all wires and this binary off the node
   penstock-cni tear-down                  remove the directory, when no pod is behind a wire
 ";
@@ -104,8 +105,9 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
             repaired.failed.iter().for_each(|(container, reason)| eprintln!("penstock-cni: {container}: {reason}"));
             Ok(ExitCode::from(u8::from(!repaired.failed.is_empty())))
         }
-        ["install"] => Ok(install(false)),
-        ["install", "--watch"] => Ok(install(true)),
+        ["install"] => Ok(install(What::Once)),
+        ["install", "--binary"] => Ok(install(What::Binary)),
+        ["install", "--watch"] => Ok(install(What::Watch)),
         ["uninstall"] => match install::uninstall(&store, &host, &places()) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(reason) => Ok(refused(&reason)),
@@ -162,8 +164,16 @@ fn refused(reason: &str) -> ExitCode {
     ExitCode::from(3)
 }
 
+/// How much is installed.
+#[derive(PartialEq, Eq)]
+enum What {
+    Binary,
+    Once,
+    Watch,
+}
+
 /// Installs; without a primary yet, a watcher waits for it, and who does not watch is told.
-fn install(is_watching: bool) -> ExitCode {
+fn install(what: What) -> ExitCode {
     let places = places();
     let own = std::env::current_exe().map_err(|error| format!("this program cannot be found ({error})"));
     match own.and_then(|own| install::install_binary(&own, &places)) {
@@ -171,8 +181,10 @@ fn install(is_watching: bool) -> ExitCode {
         Ok(false) => {}
         Err(reason) => return refused(&reason),
     }
-    if is_watching {
-        install::watch(&places, |text| eprintln!("penstock-cni: {text}"));
+    match what {
+        What::Binary => return ExitCode::SUCCESS,
+        What::Watch => install::watch(&places, |text| eprintln!("penstock-cni: {text}")),
+        What::Once => {}
     }
     match install::follow(&places.conflists, install::CONFLIST) {
         Ok(_) => ExitCode::SUCCESS,
