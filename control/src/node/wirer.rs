@@ -1,9 +1,7 @@
 //! [`Wirer`]: what a node needs privileges for, done by a process that parses no packet.
 
-use std::path::PathBuf;
-
 use cni::protocol::Pod;
-use cni::state::PodIdentity;
+pub use cni::sandbox::Sandbox;
 use dataplane::rules::WireId;
 
 /// What is asked of whoever has the privileges.
@@ -32,21 +30,6 @@ pub trait Wirer: Send + Sync {
     /// # Errors
     /// In a sentence, when something is left.
     fn uninstall(&self) -> Result<(), String>;
-}
-
-/// A pod's sandbox, as the runtime keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Sandbox {
-    /// The runtime's name for it.
-    pub container: String,
-    /// Path of its network namespace, in the host's mount namespace.
-    pub netns: PathBuf,
-    /// The interface that the runtime asked for (`CNI_IFNAME`).
-    pub attachment: String,
-    /// The network (the name in the CNI configuration).
-    pub network: String,
-    /// Who it is.
-    pub pod: PodIdentity,
 }
 
 /// What happens without having been asked for.
