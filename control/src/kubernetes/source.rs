@@ -199,6 +199,11 @@ impl Source {
         self.state.assign(name, uid, addresses)
     }
 
+    /// Says which addresses a node has beside those that its object lists: [`Cluster::node_has`]. What it touches.
+    pub fn node_has(&mut self, name: &str, addresses: &[IpAddr]) -> Touched {
+        self.state.node_has(name, addresses)
+    }
+
     /// The objects by which is judged, as manifests.
     pub fn manifests(&self) -> Vec<serde_json::Value> {
         self.state.objects().filter_map(|object| object.to_manifest()).collect()

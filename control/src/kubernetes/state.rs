@@ -220,6 +220,11 @@ impl State {
         self.cluster.assign(name, uid, addresses)
     }
 
+    /// Says which addresses a node has beside those that its object lists; what that touches.
+    pub(super) fn node_has(&mut self, name: &str, addresses: &[IpAddr]) -> Touched {
+        self.cluster.node_has(name, addresses)
+    }
+
     /// All objects, to be kept.
     pub(super) fn objects(&self) -> impl Iterator<Item = Object> {
         let symbols = self.cluster.symbols();

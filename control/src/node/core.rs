@@ -200,6 +200,12 @@ impl Core {
         self.touch(batch.touched);
     }
 
+    /// Takes note of the addresses that this node has.
+    pub(super) fn host_has(&mut self, addresses: &[IpAddr]) {
+        let touched = self.source.node_has(&self.node.own.name, addresses);
+        self.touch(touched);
+    }
+
     /// Something was touched that the rules are to follow.
     pub(super) fn touch(&mut self, touched: Touched) {
         self.touched.pods.extend(touched.pods);

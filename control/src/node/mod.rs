@@ -13,6 +13,7 @@
 //! * `core`: the state, and what becomes of news from the API server
 //! * `pods`, `numbers`: the pods behind wires here, and the wires' numbers, which outlive control
 //! * `adding`: what the CNI plugin asks; `adopt`: running pods, lost wires, new engines
+//! * `host`: the node's own addresses, from which it reaches its pods
 //! * `sockets`, `answers`, `http`, `drops`: what people and programs ask, and the log
 //!
 //! The order at a pod's start: rules that know the pod, acknowledged by every worker; then its wires; then the answer. A wire that is
@@ -41,6 +42,7 @@ mod answers;
 pub mod api;
 mod core;
 mod drops;
+mod host;
 mod http;
 mod numbers;
 mod pods;
@@ -119,6 +121,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
             again.reload(log.as_ref());
         }
     };
+    let host = tokio::spawn(host::watch(Arc::clone(&node)));
     let core = Core::new(Arc::clone(&node), source);
     let mut running = std::pin::pin!(core.run(asks, notices));
     let ended = std::pin::pin!(ended);
@@ -137,6 +140,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
     };
     info!("stopping: pods are not added until control runs again; what is in force stays");
     core.close().await;
+    host.abort();
     served.inspect(tokio::task::JoinHandle::abort);
     drop(drops);
     Ok(Outcome::Done)

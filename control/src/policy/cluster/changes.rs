@@ -31,7 +31,7 @@ impl Cluster {
         let same = |old: &Namespace, new: &Namespace| old.labels == new.labels;
         differences(namespaces, same, |name, _| touched.namespaces.push(Arc::clone(name)));
         let nodes = [before, self].map(|cluster| cluster.nodes.iter());
-        let same = |old: &Node, new: &Node| old.addresses == new.addresses;
+        let same = |old: &Node, new: &Node| old.all_addresses == new.all_addresses;
         differences(nodes, same, |name, _| touched.nodes.push(Arc::clone(name)));
         Some(touched)
     }

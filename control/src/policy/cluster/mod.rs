@@ -161,6 +161,8 @@ pub struct Cluster {
     namespaces: BTreeMap<Arc<str>, Namespace>,
     pods: BTreeSet<ByName>,
     nodes: BTreeMap<Arc<str>, Node>,
+    /// Addresses of nodes that their objects do not list.
+    further: HashMap<Arc<str>, Box<[IpAddr]>>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
     /// Who claims an address.
     claims: HashMap<Address, Claim>,
@@ -223,7 +225,7 @@ impl Cluster {
 
     /// The node with an address.
     pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
-        self.nodes.values().find(|node| node.addresses.contains(&address))
+        self.nodes.values().find(|node| node.all_addresses.contains(&address))
     }
 
     /// All policies, by namespace and name.
@@ -269,7 +271,7 @@ impl Cluster {
 
     /// The addresses of a pod's own node.
     pub fn node_addresses(&self, pod: &Pod) -> &[IpAddr] {
-        pod.node.as_ref().and_then(|node| self.nodes.get(node)).map_or(&[], |node| &node.addresses)
+        pod.node.as_ref().and_then(|node| self.nodes.get(node)).map_or(&[], |node| &node.all_addresses)
     }
 
     /// Addresses that several live pods claim, in order.
@@ -395,8 +397,22 @@ impl Cluster {
     pub fn apply_node(&mut self, object: &core::Node) -> Result<Touched, Vec<FieldError>> {
         let node = Node::read(object)?;
         let name = Arc::clone(&node.name);
-        self.nodes.insert(Arc::clone(&name), node);
+        let further = self.further.get(&name).map_or(&[][..], |further| &further[..]);
+        self.nodes.insert(Arc::clone(&name), node.with(further));
         Ok(Touched { nodes: vec![name], ..Touched::default() })
+    }
+
+    /// Says which addresses a node has beside those that its object lists, such as a bridge's: it speaks to its pods from those.
+    pub fn node_has(&mut self, name: &str, addresses: &[IpAddr]) -> Touched {
+        let name: Arc<str> = name.into();
+        self.further.insert(Arc::clone(&name), addresses.into());
+        let Some(node) = self.nodes.get(&name) else { return Touched::default() };
+        let with = node.clone().with(addresses);
+        if with.all_addresses == node.all_addresses {
+            return Touched::default();
+        }
+        self.nodes.insert(Arc::clone(&name), with);
+        Touched { nodes: vec![name], ..Touched::default() }
     }
 
     /// Removes a node.

@@ -266,11 +266,20 @@ pub(super) fn read_protocol(name: Option<&str>) -> Option<Protocol> {
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
-    /// All its addresses, internal and external.
+    /// The addresses that its object lists, internal and external.
     pub addresses: Vec<IpAddr>,
+    /// Those, and further ones that it is known to have ([`super::Cluster::node_has`]).
+    pub all_addresses: Vec<IpAddr>,
 }
 
 impl Node {
+    /// With further addresses beside those that its object lists.
+    pub(super) fn with(mut self, further: &[IpAddr]) -> Self {
+        self.all_addresses.clone_from(&self.addresses);
+        self.all_addresses.extend(further.iter().filter(|address| !self.addresses.contains(address)));
+        self
+    }
+
     pub(super) fn read(object: &core::Node) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let mut addresses = Vec::new();
@@ -289,6 +298,6 @@ impl Node {
             }
         }
         let name = object.metadata.name.as_deref().unwrap_or_default().into();
-        if errors.is_empty() { Ok(Node { name, addresses }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Node { name, all_addresses: addresses.clone(), addresses }) } else { Err(errors) }
     }
 }

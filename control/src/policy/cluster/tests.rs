@@ -137,3 +137,32 @@ fn pods_that_cannot_be_read() {
 }
 
 use dataplane::packet::Protocol;
+
+#[test]
+fn a_node_has_addresses_that_its_object_does_not_list() {
+    let node = |listed: &str| {
+        serde_json::from_value::<core::Node>(serde_json::json!({
+            "metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": listed}]}
+        }))
+        .unwrap()
+    };
+    let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.node_has("n", &[address("10.244.1.1")]), Touched::default(), "there is no such node yet");
+    cluster.apply_node(&node("192.168.0.1")).unwrap();
+    let at = |cluster: &Cluster, text: &str| cluster.node_at(address(text)).map(|node| node.name.to_string());
+    assert_eq!(at(&cluster, "10.244.1.1").as_deref(), Some("n"));
+    assert_eq!(
+        cluster.nodes().next().unwrap().addresses,
+        [address("192.168.0.1")],
+        "what is kept is what its object lists"
+    );
+    let touched = cluster.node_has("n", &[address("10.244.2.1")]);
+    assert_eq!(touched.nodes.len(), 1);
+    assert_eq!((at(&cluster, "10.244.1.1"), at(&cluster, "10.244.2.1").as_deref()), (None, Some("n")));
+    assert_eq!(
+        cluster.node_has("n", &[address("10.244.2.1"), address("192.168.0.1")]),
+        Touched::default(),
+        "nothing new"
+    );
+}
