@@ -6,15 +6,11 @@ cd "$(dirname "$0")/.."
 [ "$(id -u)" -eq 0 ] || { echo "test-cluster: run this as root" >&2 && exit 3; }
 
 tests/cluster/build.sh
-way=()
-if [ ! -d deploy/helm/penstock ]; then
-    echo "test-cluster: there is no chart yet: the programs run on the nodes as they are built"
-    cargo build --locked -p penstock -p penstock-cni
-    way=(--binaries "${CARGO_TARGET_DIR:-target}/debug")
-fi
+# Quick to build, and with all checks.
+PENSTOCK_PROFILE=dev IMAGE=localhost/penstock:test scripts/image.sh
 failed=()
 for primary in ${PRIMARIES:-ptp bridge vpc}; do
     # shellcheck disable=SC2086 # words of each
-    /usr/bin/python3 tests/cluster/suite/run.py --primary "$primary" "${way[@]}" ${ARGUMENTS:-} ${TESTS:-} || failed+=("$primary")
+    /usr/bin/python3 tests/cluster/suite/run.py --primary "$primary" ${ARGUMENTS:-} ${TESTS:-} || failed+=("$primary")
 done
 [ "${#failed[@]}" -eq 0 ] || { echo "test-cluster: failed with ${failed[*]}" >&2 && exit 1; }

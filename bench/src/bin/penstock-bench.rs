@@ -77,8 +77,11 @@ struct Compare {
     /// Where the report goes.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench/report")]
     output: PathBuf,
+    /// Put what --only names into the report that is in DIRECTORY already, in the place of what stands there.
+    #[arg(long, requires = "only")]
+    again: bool,
     /// Also copy the report to bench/report and write its table and plots into README.md, from the top of a checkout.
-    #[arg(long, conflicts_with = "only")]
+    #[arg(long)]
     update_readme: bool,
     /// Say the names of the experiments and end.
     #[arg(long)]
@@ -126,6 +129,7 @@ fn compare(options: &Compare) -> Result<()> {
         return Ok(());
     }
     check_places(options)?;
+    let before = options.again.then(|| Report::read(&options.output)).transpose()?;
     eprintln!("seed {seed}");
     process::stop_in_order();
     let _precedence = process::Precedence::take();
@@ -152,7 +156,13 @@ fn compare(options: &Compare) -> Result<()> {
     }
     let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| is_wanted(part.name())).collect();
     let gathered = gather(&parts, options.quick)?;
-    let report = Report::new(environment, options.quick, seed, effort, results, gathered);
+    let mut report = Report::new(environment, options.quick, seed, effort, results, gathered);
+    if let Some(mut whole) = before {
+        let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
+        let titles: Vec<&str> = parts.iter().map(|part| part.title()).collect();
+        whole.renew(report, &names, &titles);
+        report = whole;
+    }
     report.write(&options.output)?;
     if options.update_readme {
         let directory = "bench/report";
@@ -183,6 +193,10 @@ fn check_places(options: &Compare) -> Result<()> {
     let output = &options.output;
     std::fs::create_dir_all(output).with_context(|| format!("making {}: name another --output", output.display()))?;
     if options.update_readme {
+        anyhow::ensure!(
+            options.only.is_empty() || options.again,
+            "a part of the comparison is no report: leave --only or --update-readme away, or add --again"
+        );
         let readme =
             std::fs::read_to_string("README.md").context("reading README.md: run it from the top of a checkout")?;
         report::update_readme(&readme, "").context("README.md")?;

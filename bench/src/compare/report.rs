@@ -105,6 +105,46 @@ impl Report {
         Report { environment, is_quick, seed, effort, bars: all, results, parts: gathered.1 }
     }
 
+    /// The report that [`Report::write`] wrote into a directory.
+    ///
+    /// # Errors
+    /// When there is none, or one of another version.
+    pub fn read(directory: &Path) -> Result<Report> {
+        let path = directory.join("report.json");
+        let text = fs::read(&path).with_context(|| format!("reading {}: measure all of it first", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("reading {}: measure all of it again", path.display()))
+    }
+
+    /// Puts what was measured again in the place of what stands here: experiments by their names, parts by their titles. Environment
+    /// and seed stay those of the first time; the parts say when.
+    pub fn renew(&mut self, again: Report, experiments: &[&str], parts: &[&str]) {
+        let is_old = |name: &str| experiments.contains(&name);
+        self.results.rows.retain(|row| !is_old(&row.experiment));
+        self.results.rows.extend(again.results.rows);
+        self.results.missing.retain(|missing| !is_old(&missing.experiment));
+        self.results.missing.extend(again.results.missing);
+        let mut all = bars::judge(&self.results);
+        let is_judged = |bar: &Bar| all.iter().any(|judged| judged.what == bar.what);
+        // A part that failed has a bar of its title alone.
+        let stays = |bar: &Bar| !is_judged(bar) && !parts.contains(&bar.what.as_str());
+        let mut others: Vec<Bar> = std::mem::take(&mut self.bars).into_iter().filter(stays).collect();
+        for bar in again.bars.into_iter().filter(|bar| !is_judged(bar)) {
+            match others.iter_mut().find(|other| other.what == bar.what) {
+                Some(other) => *other = bar,
+                None => others.push(bar),
+            }
+        }
+        all.extend(others);
+        self.bars = all;
+        for (title, text) in again.parts {
+            let text = format!("Measured again at {}.\n\n{text}", again.environment.time);
+            match self.parts.iter_mut().find(|(other, _)| *other == title) {
+                Some(part) => part.1 = text,
+                None => self.parts.push((title, text)),
+            }
+        }
+    }
+
     /// Writes `report.md`, `report.json` and the plots into a directory, which is made.
     ///
     /// # Errors
@@ -413,4 +453,41 @@ fn bar(row: &Row) -> Option<plot::Bar> {
 /// Samples of one figure that was measured once.
 pub fn once(value: f64) -> Samples {
     Samples(vec![value])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::bars::Goal;
+
+    fn bar(what: &str, value: f64) -> Bar {
+        Bar::of(what, Goal::AtMost(2.0), &Samples(vec![value]), "")
+    }
+
+    #[test]
+    fn what_is_measured_again_takes_the_place_of_what_stood_there() {
+        let part = |text: &str| (text.to_owned(), "old".to_owned());
+        let failed = Bar { value: None, ..bar("A node at rest", 0.0) };
+        let mut whole = Report {
+            bars: vec![bar("memory", 1.0), failed],
+            parts: vec![part("A large cluster"), part("A node at rest")],
+            ..Report::default()
+        };
+        let again = Report {
+            bars: vec![bar("% of a core", 0.5)],
+            parts: vec![("A node at rest".to_owned(), "new".to_owned())],
+            ..Report::default()
+        };
+        whole.renew(again.clone(), &[], &["A node at rest"]);
+        let standing = |report: &Report| {
+            let bars = report.bars.iter().filter(|bar| bar.value.is_some());
+            bars.map(|bar| bar.what.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(standing(&whole), ["memory", "% of a core"]);
+        assert!(!whole.bars.iter().any(|bar| bar.what == "A node at rest"), "the failure is gone");
+        assert_eq!(whole.parts.len(), 2);
+        assert!(whole.parts[1].1.ends_with("new") && whole.parts[0].1 == "old");
+        whole.renew(again, &[], &["A node at rest"]);
+        assert_eq!(standing(&whole), ["memory", "% of a core"], "once");
+    }
 }
