@@ -20,13 +20,15 @@ By hand (the directory is /run/penstock/netns, or PENSTOCK_CNI_DIRECTORY):
   penstock-cni splice CONTAINER NETNS     put a running pod behind wires
   penstock-cni splice --json              the same for a sandbox that is read as JSON; tells its wires as JSON
   penstock-cni scan --json                running pods with an interface behind no wire, as JSON
+  penstock-cni chained --json             does the configuration that runtimes take name this plugin?
   penstock-cni unsplice CONTAINER         give a running pod its interfaces back
   penstock-cni repair                     finish what a crash left half done, remove what is left over
   penstock-cni follow                     pass link state and MTU on through all wires, once
   penstock-cni install                    copy this binary to /opt/cni/bin (PENSTOCK_CNI_BINARIES) and write our configuration
                                           behind the primary's in /etc/cni/net.d (PENSTOCK_CNI_CONFLISTS)
                                           --binary: the binary alone; --watch: and keep the configuration in step
-  penstock-cni uninstall                  take our configuration, all wires and this binary off the node
+  penstock-cni uninstall [DIRECTORY…]     take our configuration, all wires and this binary off the node, and these directories if
+                                          nothing is in them
   penstock-cni tear-down                  remove the directory, when no pod is behind a wire
 ";
 
@@ -86,6 +88,13 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
             println!("{}", serde_json::json!(sandbox::unspliced(&store, &host, &results)?));
             Ok(ExitCode::SUCCESS)
         }
+        ["chained", "--json"] => match install::is_chained(&places().conflists) {
+            Ok(chained) => {
+                println!("{}", serde_json::json!(chained));
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => Ok(refused(&error.to_string())),
+        },
         ["follow"] => {
             for splice in store.list()?.0 {
                 if let Err(error) = splice::follow(&splice, &host) {
@@ -108,7 +117,7 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
         ["install"] => Ok(install(What::Once)),
         ["install", "--binary"] => Ok(install(What::Binary)),
         ["install", "--watch"] => Ok(install(What::Watch)),
-        ["uninstall"] => match install::uninstall(&store, &host, &places()) {
+        ["uninstall", ref directories @ ..] => match install::uninstall(&store, &host, &places(), directories) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(reason) => Ok(refused(&reason)),
         },
@@ -183,6 +192,10 @@ fn install(what: What) -> ExitCode {
     }
     match what {
         What::Binary => return ExitCode::SUCCESS,
+        What::Watch if std::env::var_os("PENSTOCK_UNINSTALL").is_some_and(|value| !value.is_empty()) => {
+            // The daemon beside takes everything off the node: nothing is to come back.
+            install::withhold(&places, |text| eprintln!("penstock-cni: {text}"))
+        }
         What::Watch => install::watch(&places, |text| eprintln!("penstock-cni: {text}")),
         What::Once => {}
     }

@@ -49,6 +49,7 @@ fn wirer(directory: &Path, patience: &str) -> CommandResult {
         run: directory.join("run"),
         state: directory.join("state"),
         plugin: directory.join("penstock-cni"),
+        conflists: directory.join("net.d"),
         host_mounts: None,
         user: process::UNPRIVILEGED,
         arguments: [vec!["dataplane".to_owned()], vec!["control".to_owned()]],

@@ -46,22 +46,36 @@ fn system(path: &Path) -> impl FnOnce(io::Error) -> ConflistError {
 /// # Errors
 /// When there is none, or the directory cannot be read.
 pub fn primary(directory: &Path, own: &str) -> Result<PathBuf, ConflistError> {
+    let others = configurations(directory)?.into_iter().filter(|path| path.file_name().is_some_and(|name| name != own));
+    // What names us already is a copy that somebody made, or an older one of ours.
+    others.into_iter().find(|path| !names_us(path)).ok_or_else(|| ConflistError::NoPrimary(directory.to_owned()))
+}
+
+/// Whether the configuration that a runtime takes, the first by name, names us.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn is_chained(directory: &Path) -> Result<bool, ConflistError> {
+    Ok(configurations(directory)?.first().is_some_and(|first| names_us(first)))
+}
+
+/// All configurations, by name.
+fn configurations(directory: &Path) -> Result<Vec<PathBuf>, ConflistError> {
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ConflistError::NoPrimary(directory.to_owned()));
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(system(directory))?,
     };
     let is_config = |path: &PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("conf" | "conflist" | "json")) && path.file_name().is_some_and(|name| name != own)
+        matches!(extension, Some("conf" | "conflist" | "json"))
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_config).collect();
     paths.sort();
-    // What names us already is a copy that somebody made, or an older one of ours.
-    let names_us =
-        |path: &PathBuf| fs::read(path).is_ok_and(|text| plugins(&text).is_ok_and(|all| all.iter().any(is_ours)));
-    paths.into_iter().find(|path| !names_us(path)).ok_or_else(|| ConflistError::NoPrimary(directory.to_owned()))
+    Ok(paths)
+}
+
+fn names_us(path: &Path) -> bool {
+    fs::read(path).is_ok_and(|text| plugins(&text).is_ok_and(|all| all.iter().any(is_ours)))
 }
 
 fn is_ours(plugin: &Value) -> bool {

@@ -20,7 +20,7 @@ mod conflist;
 #[cfg(test)]
 mod tests;
 
-pub use conflist::{ConflistError, chained, follow, primary};
+pub use conflist::{ConflistError, chained, follow, is_chained, primary};
 
 /// The file name of our configuration: before any other by name.
 pub const CONFLIST: &str = "00-penstock.conflist";
@@ -84,11 +84,32 @@ pub fn watch(places: &Places, mut say: impl FnMut(&str)) -> ! {
     }
 }
 
-/// Takes everything off the node: configuration, wires, directory, binary, in this order. What is gone already is no error.
+/// Takes our configuration away and keeps it away for ever.
+pub fn withhold(places: &Places, mut say: impl FnMut(&str)) -> ! {
+    let own = places.conflists.join(CONFLIST);
+    let mut said = String::new();
+    loop {
+        match (own.exists(), conflist::remove(&own)) {
+            (true, Ok(())) => say(&format!("{} is taken away", own.display())),
+            (_, Ok(())) => said.clear(),
+            (_, Err(error)) => {
+                let text = format!("{} cannot be removed ({error})", own.display());
+                if text != said {
+                    say(&text);
+                    said = text;
+                }
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Takes everything off the node: configuration, wires, directory of wires, these directories if they are empty, binary, in this
+/// order. What is gone already is no error.
 ///
 /// # Errors
 /// What is left and why; a later step is not begun.
-pub fn uninstall(store: &Store, host: &Namespace, places: &Places) -> Result<(), String> {
+pub fn uninstall(store: &Store, host: &Namespace, places: &Places, directories: &[&str]) -> Result<(), String> {
     let own = places.conflists.join(CONFLIST);
     conflist::remove(&own).map_err(|error| format!("{} cannot be removed ({error})", own.display()))?;
     let (splices, broken) = store.list().map_err(|error| error.to_string())?;
@@ -104,7 +125,17 @@ pub fn uninstall(store: &Store, host: &Namespace, places: &Places) -> Result<(),
     if !left.is_empty() {
         return Err(left.join("; "));
     }
-    store.tear_down().map_err(|error| error.to_string())?;
+    if !store.tear_down().map_err(|error| error.to_string())? {
+        return Err("a pod came behind wires meanwhile; end the daemon, and call this again".to_owned());
+    }
+    for directory in directories {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("{directory} cannot be removed ({error}); see what is in it"));
+            }
+            _ => {}
+        }
+    }
     let binary = places.binaries.join(BINARY);
     conflist::remove(&binary).map_err(|error| format!("{} cannot be removed ({error})", binary.display()))
 }

@@ -163,7 +163,7 @@ fn uninstalling_takes_the_configuration_and_the_binary_and_twice_is_once() {
     let store = Store::at(place.path().join("run"));
     let host = Namespace::current().unwrap();
     for _ in 0..2 {
-        uninstall(&store, &host, &places).unwrap();
+        uninstall(&store, &host, &places, &[]).unwrap();
         assert_eq!(ours(&places.conflists), None);
         assert!(!places.binaries.join(BINARY).exists());
         assert!(places.conflists.join("10-aws.conflist").exists());

@@ -1,9 +1,11 @@
 //! Manifests as every command takes them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::exit::Failure;
 use super::live::SocketArgs;
+use crate::kubernetes::{Access, Source, SourceConfig, Update};
 use crate::policy::cluster::Cluster;
 use crate::policy::manifest;
 
@@ -16,6 +18,9 @@ pub enum Output {
     /// For programs.
     Json,
 }
+
+/// How long the API server may take to tell its whole state.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the objects are.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,12 +40,66 @@ impl ManifestArgs {
     }
 }
 
-/// Where the objects are: in manifests, or with the daemon of this node.
+/// How the API server is reached.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ServerArgs {
+    /// The kubeconfig of the cluster; otherwise the service account inside a pod, the usual kubeconfig elsewhere
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of it, if not the current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl ServerArgs {
+    /// Where the server is, and as whom it is asked.
+    pub(super) fn access(&self) -> Access {
+        match (&self.kubeconfig, &self.context) {
+            (None, None) => Access::infer(),
+            (file, context) => Access::Kubeconfig { file: file.clone(), context: context.clone() },
+        }
+    }
+
+    /// Whether something was said.
+    fn is_given(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// What the API server has of all kinds that policies are about.
+    ///
+    /// # Errors
+    /// A kubeconfig that cannot be used, or a server that does not answer in time.
+    fn cluster(&self) -> Result<Cluster, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
+        runtime.block_on(async {
+            let mut source = Source::open(SourceConfig::new(self.access())).await.map_err(Failure::input)?;
+            let mut why = "it has not told its whole state in time".to_owned();
+            let told = tokio::time::timeout(PATIENCE, async {
+                loop {
+                    match source.next().await {
+                        Update::Synced(_) => return,
+                        Update::Disconnected { trouble, .. } => why = trouble.to_string(),
+                        Update::Report(report) => eprintln!("penstock: warning: {report}"),
+                        Update::Restored(..) | Update::Changed(_) | Update::Connected => {}
+                    }
+                }
+            });
+            match (told.await, source.cluster()) {
+                (Ok(()), Some(cluster)) => Ok(cluster.clone()),
+                _ => Err(Failure::System(format!("the API server does not say what there is: {why}"))),
+            }
+        })
+    }
+}
+
+/// Where the objects are: in manifests, with the API server, or with the daemon of this node.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ClusterArgs {
-    /// Kubernetes manifests: a file, a directory, or - for standard input; repeatable. Without any, the daemon of this node is asked
+    /// Kubernetes manifests: a file, a directory, or - for standard input; repeatable. Without any, the API server of --kubeconfig or else the daemon of this node is asked
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     socket: SocketArgs,
 }
@@ -49,9 +108,16 @@ impl ClusterArgs {
     /// Reads the objects; warnings go to stderr.
     ///
     /// # Errors
-    /// Bad input, one sentence for each object that is; or that no daemon answers.
+    /// Bad input, one sentence for each object that is; or that nobody answers.
     pub(super) fn load(&self) -> Result<Cluster, Failure> {
-        if self.paths.is_empty() { self.socket.cluster() } else { load(&self.paths) }
+        match (self.paths.is_empty(), self.server.is_given()) {
+            (false, false) => load(&self.paths),
+            (true, true) => self.server.cluster(),
+            (true, false) => self.socket.cluster(),
+            (false, true) => Err(Failure::BadInput(
+                "both manifests (-f) and a kubeconfig are given; leave one of them away".to_owned(),
+            )),
+        }
     }
 }
 

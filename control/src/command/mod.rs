@@ -9,6 +9,7 @@ mod live;
 mod matrix;
 mod observe;
 mod output;
+mod uninstall;
 
 pub use exit::{CommandResult, Failure, Outcome, finish};
 pub use input::{ManifestArgs, Output, load, load_again};
@@ -41,6 +42,7 @@ enum Command {
     Policies(observe::PoliciesArgs),
     Flows(observe::FlowsArgs),
     Drops(observe::DropsArgs),
+    Uninstall(uninstall::UninstallArgs),
     /// A node's dataplane, as the wirer starts it.
     #[command(hide = true)]
     Dataplane,
@@ -75,6 +77,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Policies(args) => observe::policies(args),
         Command::Flows(args) => observe::flows(args),
         Command::Drops(args) => observe::drops(args),
+        Command::Uninstall(args) => uninstall::run(args),
         Command::Dataplane => process::dataplane::run(),
         Command::Control => process::control::run(),
         Command::InMounts { mounts, program, words } => process::in_mounts(mounts, program, words),

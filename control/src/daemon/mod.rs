@@ -99,7 +99,11 @@ fn run_node(args: &RunArgs, config: &Config, node: &NodeConfig) -> CommandResult
         return Ok(Outcome::Done);
     }
     start_log(config);
-    process::wirer::run(Settings::of(config, node)?)
+    let settings = Settings::of(config, node)?;
+    match process::wirer::is_leaving() {
+        true => process::wirer::leave(config, &settings),
+        false => process::wirer::run(settings),
+    }
 }
 
 /// What `--check` says.

@@ -14,6 +14,8 @@
 //! * `state`: the cluster, and what differs from it
 //! * `source`: the kinds together, in batches; what is half known is not shown
 //! * `store`, `saving`: the state of last time, for a start without API server
+//! * `lookup`, `writer`: one pod asked for; a taint removed, Events made
+//! * `removal`: taking Penstock off all nodes
 //! * `access`, `server`, `trouble`, `report`: how the server is reached, what it is, and what is told of it
 //!
 //! Whoever uses it:
@@ -53,6 +55,7 @@ pub mod lean;
 mod lookup;
 mod policy;
 mod reflect;
+mod removal;
 mod report;
 mod saving;
 mod server;
@@ -61,10 +64,13 @@ mod state;
 mod store;
 mod trouble;
 mod wire;
+mod writer;
 
 pub use access::Access;
 pub use lookup::{Found, Lookup};
+pub use removal::{Removal, RemovalError};
 pub use report::Report;
 pub use server::Version;
 pub use source::{Batch, Source, SourceConfig, Update};
 pub use trouble::{SetupError, Trouble};
+pub use writer::Writer;

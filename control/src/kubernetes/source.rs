@@ -17,6 +17,7 @@ use super::report::Report;
 use super::saving::Saving;
 use super::state::{State, merge, tidy};
 use super::trouble::{SetupError, Trouble};
+use super::writer::Writer;
 use super::{store, wire};
 use crate::policy::cluster::{Cluster, ObjectName, Touched};
 
@@ -212,6 +213,11 @@ impl Source {
     /// A way to ask the API server for one pod, beside the watch.
     pub fn lookup(&self) -> Lookup {
         Lookup::new(Arc::clone(&self.connection))
+    }
+
+    /// A way to write to the API server.
+    pub fn writer(&self) -> Writer {
+        Writer::new(Arc::clone(&self.connection))
     }
 
     /// Takes what a [`Lookup`] found for news, unless the watch has told of the pod since it was asked for.

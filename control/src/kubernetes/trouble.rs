@@ -65,7 +65,7 @@ pub enum Trouble {
     /// 403.
     #[error(
         "the API server does not allow {user} to {verb} {resource}; add this rule to its ClusterRole: apiGroups: [\"{group}\"], \
-         resources: [\"{plain}\"], verbs: [\"list\", \"watch\"]"
+         resources: [\"{plain}\"], verbs: [{verbs}]"
     )]
     Forbidden {
         /// As whom Penstock came.
@@ -78,6 +78,8 @@ pub enum Trouble {
         group: String,
         /// Its name within the group.
         plain: String,
+        /// What the rule has to allow, each in quotes.
+        verbs: String,
     },
     /// There are no network policies.
     #[error(
@@ -197,7 +199,12 @@ impl Trouble {
             group => format!("{}.{group}", asked.resource),
         };
         let (group, plain) = (asked.group.clone(), asked.resource.to_owned());
-        Trouble::Forbidden { user, verb: asked.verb, resource, group, plain }
+        let verbs = match asked.verb {
+            "list" | "watch" => "\"get\", \"list\", \"watch\"".to_owned(),
+            "get" if asked.resource == "pods" => "\"get\", \"list\", \"watch\"".to_owned(),
+            verb => format!("\"{verb}\""),
+        };
+        Trouble::Forbidden { user, verb: asked.verb, resource, group, plain, verbs }
     }
 }
 
@@ -229,8 +236,8 @@ mod tests {
         assert_eq!(
             trouble(status, Kind::NetworkPolicy, "networking.k8s.io/v1").to_string(),
             "the API server does not allow system:serviceaccount:a:b to list networkpolicies.networking.k8s.io; add this \
-             rule to its ClusterRole: apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [\"list\", \
-             \"watch\"]"
+             rule to its ClusterRole: apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [\"get\", \
+             \"list\", \"watch\"]"
         );
         let pods = trouble(Status::failure("no", "Forbidden").with_code(403), Kind::Pod, "v1").to_string();
         assert!(pods.contains("Penstock's service account to list pods; add") && pods.contains("[\"\"]"), "{pods}");

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::adding::Adding;
 use super::adopt::Scans;
+use super::chain::Chain;
 use super::numbers::Numbers;
 use super::pods::{self, Carrying, Further, Local};
 use super::shared::{Ask, Node};
@@ -41,6 +42,7 @@ pub(super) struct Core {
     pub(super) numbers: Numbers,
     pub(super) adding: Vec<Adding>,
     pub(super) scans: Scans,
+    pub(super) chain: Chain,
     /// What was touched since the rules were told last.
     pub(super) touched: Touched,
     /// Wires came or went since then.
@@ -76,6 +78,7 @@ impl Core {
             numbers,
             adding: Vec::new(),
             scans: Scans::default(),
+            chain: Chain::default(),
             touched: Touched::default(),
             moved: false,
             told: false,
@@ -226,6 +229,7 @@ impl Core {
             if self.told && std::mem::take(&mut self.scans.when_ready) {
                 self.search();
             }
+            self.look_at_chain(false);
         }
         self.answer_adds();
     }
@@ -300,6 +304,7 @@ impl Core {
             }
         }
         self.tell_conflicts();
+        self.look_at_chain(true);
         self.look_around();
     }
 

@@ -13,8 +13,9 @@
 //! * `core`: the state, and what becomes of news from the API server
 //! * `pods`, `numbers`: the pods behind wires here, and the wires' numbers, which outlive control
 //! * `adding`: what the CNI plugin asks; `adopt`: running pods, lost wires, new engines
+//! * `chain`: whether new pods come by Penstock, and the startup taint
 //! * `host`: the node's own addresses, from which it reaches its pods
-//! * `sockets`, `answers`, `http`, `drops`: what people and programs ask, and the log
+//! * `sockets`, `answers`, `http`, `drops`, `denials`: what people and programs ask, the log, Kubernetes Events
 //!
 //! The order at a pod's start: rules that know the pod, acknowledged by every worker; then its wires; then the answer. A wire that is
 //! not attached has no reader, so nothing passes before.
@@ -40,7 +41,9 @@ mod adding;
 mod adopt;
 mod answers;
 pub mod api;
+mod chain;
 mod core;
+mod denials;
 mod drops;
 mod host;
 mod http;
@@ -122,6 +125,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
         }
     };
     let host = tokio::spawn(host::watch(Arc::clone(&node)));
+    let told = node.own.events.then(|| tokio::spawn(denials::tell(Arc::clone(&node), source.writer())));
     let core = Core::new(Arc::clone(&node), source);
     let mut running = std::pin::pin!(core.run(asks, notices));
     let ended = std::pin::pin!(ended);
@@ -141,6 +145,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
     info!("stopping: pods are not added until control runs again; what is in force stays");
     core.close().await;
     host.abort();
+    told.inspect(tokio::task::JoinHandle::abort);
     served.inspect(tokio::task::JoinHandle::abort);
     drop(drops);
     Ok(Outcome::Done)

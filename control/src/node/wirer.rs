@@ -18,18 +18,18 @@ pub trait Wirer: Send + Sync {
     /// In a sentence, when it can't be found out.
     fn unspliced(&self) -> Result<Vec<Sandbox>, String>;
 
+    /// Whether the CNI configuration that the runtime takes names Penstock, so that new pods come by it.
+    ///
+    /// # Errors
+    /// In a sentence, when it can't be found out.
+    fn chained(&self) -> Result<bool, String>;
+
     /// Puts a running pod behind wires; answers with all of its wires, and for how long it was cut off. Nothing passes until
     /// the engine carries them: to be called when the rules know the pod.
     ///
     /// # Errors
     /// In a sentence; the pod is then as it was, or is told by [`Wirer::spliced`].
     fn splice(&self, sandbox: &Sandbox) -> Result<Pod, String>;
-
-    /// Gives all pods of the node their interfaces back and takes every trace of Penstock off the node.
-    ///
-    /// # Errors
-    /// In a sentence, when something is left.
-    fn uninstall(&self) -> Result<(), String>;
 }
 
 /// What happens without having been asked for.

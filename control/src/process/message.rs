@@ -81,8 +81,8 @@ pub(super) enum Ask {
     Close(WireId),
     Spliced,
     Unspliced,
+    Chained,
     Splice(Sandbox),
-    Uninstall,
 }
 
 /// A device of a wire, as control names it: only what is written down on the node is opened.
@@ -99,6 +99,7 @@ pub(super) enum Answer {
     /// The serial number of the wire's sockets.
     Opened(u64),
     Pods(Vec<Pod>),
+    Chained(bool),
     Sandboxes(Vec<Sandbox>),
     Pod(Pod),
 }

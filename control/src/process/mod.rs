@@ -60,6 +60,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// `penstock-cni`, as the host's mount namespace has it.
     pub plugin: PathBuf,
+    /// The runtime's CNI configuration, as the host's mount namespace has it.
+    pub conflists: PathBuf,
     /// The mount namespace in which `penstock-cni` is run, if that is not the wirer's own: `/proc/1/ns/mnt`.
     pub host_mounts: Option<PathBuf>,
     /// The user, and group, of the unprivileged processes.
@@ -89,6 +91,7 @@ impl Settings {
             run: node.paths.run.clone(),
             state: node.paths.state.clone(),
             plugin: node.paths.plugin.clone(),
+            conflists: node.paths.conflists.clone(),
             host_mounts: host_mounts(),
             user: UNPRIVILEGED,
             arguments: [vec![DATAPLANE.to_owned()], vec![CONTROL.to_owned()]],

@@ -84,15 +84,18 @@ impl Wirer for RemoteWirer {
         }
     }
 
+    fn chained(&self) -> Result<bool, String> {
+        match self.ask(Ask::Chained)? {
+            Answer::Chained(chained) => Ok(chained),
+            other => unexpected(&other),
+        }
+    }
+
     fn splice(&self, sandbox: &Sandbox) -> Result<Pod, String> {
         match self.ask(Ask::Splice(sandbox.clone()))? {
             Answer::Pod(pod) => Ok(pod),
             other => unexpected(&other),
         }
-    }
-
-    fn uninstall(&self) -> Result<(), String> {
-        self.done(Ask::Uninstall)
     }
 }
 

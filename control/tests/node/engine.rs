@@ -163,6 +163,7 @@ impl Engine for TestEngine {
 pub(crate) struct TestWirer {
     pub(crate) spliced: Mutex<Vec<Pod>>,
     pub(crate) unspliced: Mutex<Vec<(Sandbox, Pod)>>,
+    pub(crate) unchained: Mutex<bool>,
 }
 
 impl Wirer for TestWirer {
@@ -174,15 +175,15 @@ impl Wirer for TestWirer {
         Ok(self.unspliced.lock().unwrap().iter().map(|(sandbox, _)| sandbox.clone()).collect())
     }
 
+    fn chained(&self) -> Result<bool, String> {
+        Ok(!*self.unchained.lock().unwrap())
+    }
+
     fn splice(&self, sandbox: &Sandbox) -> Result<Pod, String> {
         let mut unspliced = self.unspliced.lock().unwrap();
         let at = unspliced.iter().position(|(other, _)| other == sandbox).ok_or("there is no such sandbox")?;
         let pod = unspliced.remove(at).1;
         self.spliced.lock().unwrap().push(pod.clone());
         Ok(pod)
-    }
-
-    fn uninstall(&self) -> Result<(), String> {
-        Ok(())
     }
 }

@@ -113,7 +113,11 @@ class Chart(Node):
         self.ready(120)
 
     def uninstall(self):
-        self.helm("uninstall", "penstock", "--wait", "--timeout", "120s", timeout=150)
+        try:
+            self.helm("uninstall", "penstock", "--wait", "--timeout", "120s", timeout=150)
+        except Failure as failure:
+            job = self.cluster.kubectl("-n", NAMESPACE, "logs", "job/penstock-uninstall", check=False)
+            raise Failure(f"{failure}\n{job}\n{self.logs()}") from None
 
     def status(self, node):
         """What `penstock status` says on a node."""

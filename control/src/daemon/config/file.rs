@@ -19,6 +19,8 @@ pub(super) struct File {
     pub(super) node: Option<String>,
     pub(super) pods: Option<RunningPods>,
     pub(super) paths: Option<Paths>,
+    pub(super) startup_taint: Option<String>,
+    pub(super) events: Option<Events>,
     pub(super) workers: Option<Workers>,
     pub(super) flows: Option<usize>,
     pub(super) mid_stream: Option<MidStream>,
@@ -43,6 +45,12 @@ pub enum RunningPods {
     Adopt,
     /// They stay as they are, unguarded, and are reported.
     Leave,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Events {
+    pub(super) denied: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -17,6 +17,10 @@ pub struct NodeConfig {
     pub pods: RunningPods,
     /// Where things are.
     pub paths: Paths,
+    /// The key of the taint that the node comes with, to be taken off when pods may start.
+    pub startup_taint: Option<String>,
+    /// Whether denied traffic is told as Kubernetes Events.
+    pub events: bool,
 }
 
 /// Where a node's daemon has its files.
@@ -96,12 +100,20 @@ impl Checker<'_> {
             name,
             pods: file.pods.unwrap_or_default(),
             paths: self.paths(file.paths.take())?,
+            startup_taint: self.startup_taint(file.startup_taint.take())?,
+            events: file.events.take().is_some_and(|events| events.denied),
         }))
     }
 
     /// A configuration of wires has both of its parts, and nothing of a node.
     fn no_node(&self, file: &file::File) -> Result<(), ConfigError> {
-        let node_only = [("node", file.node.is_some()), ("pods", file.pods.is_some()), ("paths", file.paths.is_some())];
+        let node_only = [
+            ("node", file.node.is_some()),
+            ("pods", file.pods.is_some()),
+            ("paths", file.paths.is_some()),
+            ("startupTaint", file.startup_taint.is_some()),
+            ("events", file.events.is_some()),
+        ];
         for (field, there) in node_only {
             if there {
                 return Err(self.error(field, "it goes with kubernetes; add `kubernetes: {}`, or leave it away"));
@@ -135,6 +147,22 @@ impl Checker<'_> {
                 Err(self.error("kubernetes.server", reason))
             }
             (None, None) => Ok(Access::infer()),
+        }
+    }
+
+    fn startup_taint(&self, key: Option<String>) -> Result<Option<String>, ConfigError> {
+        let is_part = |part: &str| {
+            let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            !part.is_empty() && part.len() <= 253 && part.bytes().all(inner)
+        };
+        match key {
+            Some(key) if key.split('/').count() <= 2 && key.split('/').all(is_part) => Ok(Some(key)),
+            Some(key) => {
+                let reason =
+                    format!("{key:?} is no key of a taint; write one such as penstock.io/not-ready, without effect");
+                Err(self.error("startupTaint", reason))
+            }
+            None => Ok(None),
         }
     }
 

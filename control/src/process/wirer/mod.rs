@@ -22,9 +22,12 @@ use crate::node::wirer::Notice;
 
 mod child;
 mod flows;
+mod leave;
 mod links;
 mod plugin;
 mod wires;
+
+pub use leave::{UNINSTALL, is_leaving, leave};
 
 /// How often the dataplane is asked whether it lives.
 const PING: Duration = Duration::from_secs(1);

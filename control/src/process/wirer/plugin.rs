@@ -1,7 +1,7 @@
 //! What needs the host's mount namespace is done by `penstock-cni`, in a process of its own.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::de::DeserializeOwned;
@@ -15,6 +15,7 @@ use crate::process::message::{Answer, Ask};
 pub(super) struct Plugin {
     program: PathBuf,
     directory: PathBuf,
+    conflists: PathBuf,
     host_mounts: Option<PathBuf>,
 }
 
@@ -23,6 +24,7 @@ impl Plugin {
         Plugin {
             program: settings.plugin.clone(),
             directory: settings.run.join("netns"),
+            conflists: settings.conflists.clone(),
             host_mounts: settings.host_mounts.clone(),
         }
     }
@@ -43,6 +45,8 @@ impl Plugin {
             }
         };
         command.args(words).env("PENSTOCK_CNI_DIRECTORY", &self.directory).env_remove("CNI_COMMAND");
+        command.env("PENSTOCK_CNI_CONFLISTS", &self.conflists);
+        command.envs(self.program.parent().map(|directory| ("PENSTOCK_CNI_BINARIES", directory)));
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(fail)?;
         if let Some(mut pipe) = child.stdin.take() {
@@ -68,15 +72,24 @@ impl Plugin {
         self.run(&["follow"], b"").map(drop)
     }
 
+    /// Takes everything off the node, these directories too if nothing is in them.
+    pub(super) fn uninstall(&self, directories: [&Path; 2]) -> Result<(), String> {
+        let mut words = vec!["uninstall"];
+        for directory in directories {
+            words.push(directory.to_str().ok_or_else(|| format!("{}: it is no text", directory.display()))?);
+        }
+        self.run(&words, b"").map(drop)
+    }
+
     /// What control asked.
     pub(super) fn answer(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
             Ask::Unspliced => self.ask::<Vec<Sandbox>>(&["scan", "--json"], b"").map(Answer::Sandboxes),
+            Ask::Chained => self.ask(&["chained", "--json"], b"").map(Answer::Chained),
             Ask::Splice(sandbox) => {
                 let text = serde_json::to_vec(&sandbox).map_err(|error| error.to_string())?;
                 self.ask(&["splice", "--json"], &text).map(Answer::Pod)
             }
-            Ask::Uninstall => self.run(&["uninstall"], b"").map(|_| Answer::Done),
             Ask::Open { .. } | Ask::Close(_) | Ask::Spliced => Err("this is no matter of penstock-cni's".to_owned()),
         }
     }
