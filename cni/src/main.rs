@@ -184,6 +184,10 @@ enum What {
 /// Installs; without a primary yet, a watcher waits for it, and who does not watch is told.
 fn install(what: What) -> ExitCode {
     let places = places();
+    if what == What::Watch && std::env::var_os("PENSTOCK_UNINSTALL").is_some_and(|value| !value.is_empty()) {
+        // The daemon beside takes everything off the node: nothing is to come back.
+        install::withhold(&places, |text| eprintln!("penstock-cni: {text}"));
+    }
     let own = std::env::current_exe().map_err(|error| format!("this program cannot be found ({error})"));
     match own.and_then(|own| install::install_binary(&own, &places)) {
         Ok(true) => eprintln!("penstock-cni: {} is there", places.binaries.join(install::BINARY).display()),
@@ -192,10 +196,6 @@ fn install(what: What) -> ExitCode {
     }
     match what {
         What::Binary => return ExitCode::SUCCESS,
-        What::Watch if std::env::var_os("PENSTOCK_UNINSTALL").is_some_and(|value| !value.is_empty()) => {
-            // The daemon beside takes everything off the node: nothing is to come back.
-            install::withhold(&places, |text| eprintln!("penstock-cni: {text}"))
-        }
         What::Watch => install::watch(&places, |text| eprintln!("penstock-cni: {text}")),
         What::Once => {}
     }
