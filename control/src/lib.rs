@@ -6,6 +6,7 @@ pub mod enforcer;
 pub mod kubernetes;
 pub mod lab;
 pub mod node;
+mod observe;
 pub mod policy;
 pub mod process;
 pub mod rehearsal;

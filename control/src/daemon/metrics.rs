@@ -1,27 +1,19 @@
-//! Metrics, in the text form of OpenMetrics 1.0. Each scrape reads the workers' counters as they are.
-//!
-//! A series exists for each wire and direction; a drop reason has one only once it has occurred there, so that a wire costs
-//! a dozen series, not hundreds. A wire that is opened anew starts its counters at zero, which every rate function
-//! understands.
+//! What a daemon of configured wires shows of itself.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
-use self::wires::{Shown, counter, gauge};
 use super::running::{Daemon, Wire};
-
-pub(crate) mod wires;
-
-/// The content type of what [`Metrics::text`] gives.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use crate::observe::http::{Health, Observed};
+use crate::observe::metrics::{self, counter, gauge};
+use crate::observe::wires::{self, Shown};
 
 /// What the daemon itself counts.
 #[derive(Debug)]
@@ -66,96 +58,67 @@ impl Counts {
     }
 }
 
-/// The metrics of a daemon.
-pub(super) struct Metrics {
-    registry: Registry,
-}
-
-impl Metrics {
-    /// All of them.
-    pub(super) fn new(daemon: Arc<Daemon>) -> Metrics {
-        let mut registry = Registry::with_prefix("penstock");
-        registry.register_collector(Box::new(Scrape { daemon }));
-        Metrics { registry }
+impl Observed for Daemon {
+    fn metrics(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_policy(encoder)?;
+        metrics::engine(encoder, &self.enforcer, &self.counts.suppressed)?;
+        let help = "Questions of rules that ask, all answered with no";
+        counter(encoder, "questions_denied", help, self.counts.questions_denied.load(Ordering::Relaxed))?;
+        // What wires over several workers count is summed up here.
+        let _running = self.enforcer.wires();
+        wires::encode(encoder, &self.wires().iter().map(shown).collect::<Vec<_>>())
     }
 
-    /// What a scrape gets.
-    ///
-    /// # Errors
-    /// Never while there is memory to write to.
-    pub(super) fn text(&self) -> Result<String, fmt::Error> {
-        let mut text = String::new();
-        text::encode(&mut text, &self.registry)?;
+    /// Alive: every worker runs.
+    fn alive(&self) -> Health {
+        let dead = self.enforcer.dead_workers();
+        match dead.is_empty() {
+            true => Ok("alive\n".to_owned()),
+            false => Err(format!("workers {dead:?} have died; restart penstock\n")),
+        }
+    }
+
+    /// Ready: the first policy is in force on every worker. It stays so while a later one is refused; the answer says that.
+    fn ready(&self) -> Health {
+        if !self.ready.load(Ordering::Acquire) {
+            return Err("not ready: no policy is in force yet\n".to_owned());
+        }
+        let mut text = format!("ready: policy generation {} is in force\n", self.enforcer.generation().0);
+        if let Some(reasons) = self.refused() {
+            for reason in reasons.lines() {
+                text += &format!("the manifests that are there now are refused: {reason}\n");
+            }
+        }
+        for wire in self.wires() {
+            if let Some(reason) = wire.lost {
+                text += &format!("wire {} is lost: {reason}\n", wire.config.name);
+            }
+        }
         Ok(text)
     }
 }
 
-struct Scrape {
-    daemon: Arc<Daemon>,
-}
-
-impl fmt::Debug for Scrape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Scrape")
-    }
-}
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let encoder = &mut encoder;
-        self.encode_build(encoder)?;
-        self.encode_policy(encoder)?;
-        self.encode_engine(encoder)?;
-        // What wires over several workers count is summed up here.
-        let _running = self.daemon.enforcer.wires();
-        wires::encode(encoder, &self.daemon.wires().iter().map(shown).collect::<Vec<_>>())
-    }
-}
-
-impl Scrape {
-    fn encode_build(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let labels = [("version", env!("CARGO_PKG_VERSION"))];
-        encoder.encode_descriptor("build", "The program that answers", None, MetricType::Info)?.encode_info(&labels)
-    }
-
+impl Daemon {
     fn encode_policy(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counts = &self.daemon.counts;
-        let generation = self.daemon.enforcer.generation().0;
-        gauge(encoder, "policy_generation", "The generation of the policy in force", generation)?;
+        let counts = &self.counts;
+        let generation = self.enforcer.generation().0;
         let (policies, pods) = self
-            .daemon
             .in_force(generation)
             .map_or((0, 0), |policy| (policy.cluster.policies().count(), policy.cluster.pods().count()));
         gauge(encoder, "policies", "NetworkPolicies in force", policies as u64)?;
         gauge(encoder, "pods", "Pods that the manifests in force tell of", pods as u64)?;
-        counter(encoder, "policy_reloads", "Readings of the manifests, refused ones included", &counts.reloads)?;
+        let help = "Readings of the manifests, refused ones included";
+        counter(encoder, "policy_reloads", help, counts.reloads.load(Ordering::Relaxed))?;
         let help = "Readings of the manifests that were refused, while the running policy stayed in force";
-        counter(encoder, "policy_reload_failures", help, &counts.reload_failures)?;
-        let refused = u64::from(self.daemon.refused().is_some());
+        counter(encoder, "policy_reload_failures", help, counts.reload_failures.load(Ordering::Relaxed))?;
+        let refused = u64::from(self.refused().is_some());
         gauge(encoder, "policy_refused", "1 while the manifests that are there are refused, else 0", refused)?;
         let at = counts.last_reload.load(Ordering::Relaxed) as f64 / 1000.0;
         let help = "When the manifests were last read, since 1970";
-        let unit = Unit::Seconds;
         encoder
-            .encode_descriptor("policy_last_reload_timestamp", help, Some(&unit), MetricType::Gauge)?
+            .encode_descriptor("policy_last_reload_timestamp", help, Some(&Unit::Seconds), MetricType::Gauge)?
             .encode_gauge(&at)?;
-        let help = "Time from resolving a policy to the last worker's acknowledgement";
-        let histogram = &counts.apply;
-        histogram.encode(encoder.encode_descriptor("policy_apply", help, Some(&unit), histogram.metric_type())?)
-    }
-
-    fn encode_engine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counts = &self.daemon.counts;
-        let workers = self.daemon.config.workers.len();
-        let alive = workers.saturating_sub(self.daemon.enforcer.dead_workers().len());
-        gauge(encoder, "workers", "Workers that the configuration asks for", workers as u64)?;
-        gauge(encoder, "workers_alive", "Workers that run", alive as u64)?;
-        let lost = AtomicU64::new(self.daemon.enforcer.events_lost());
-        counter(encoder, "events_lost", "Events that the log was too slow for; drops are counted all the same", &lost)?;
-        let help = "Drop lines that were left out to keep the log's rate";
-        counter(encoder, "log_lines_suppressed", help, &counts.suppressed)?;
-        let help = "Questions of rules that ask, all answered with no";
-        counter(encoder, "questions_denied", help, &counts.questions_denied)
+        metrics::applied(encoder, &counts.apply)
     }
 }
 

@@ -29,20 +29,20 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, reload};
 
 use self::config::{Config, LogFormat, MidStream, NodeConfig};
-use self::events::{Events, Output};
 use self::running::Daemon;
 use self::watch::Watch;
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::enforcer::{Enforcer, EnforcerConfig};
+use crate::observe::drops::Clocks;
+use crate::observe::events::{Output, open};
+use crate::observe::http;
 use crate::policy::cluster::Cluster;
 use crate::policy::manifest::Loaded;
 use crate::process::{self, Settings};
 
 pub mod config;
-pub(crate) mod drops;
-pub(crate) mod events;
-pub(crate) mod http;
-pub(crate) mod metrics;
+mod events;
+mod metrics;
 mod peer;
 mod preflight;
 mod running;
@@ -85,7 +85,7 @@ pub fn run(args: &RunArgs) -> CommandResult {
     preflight::check(&config).map_err(Failure::System)?;
     let endpoints = config.wires.iter().zip(addresses).map(|(wire, addresses)| running::endpoint(wire, addresses));
     let endpoints = endpoints.collect::<Result<Vec<_>, _>>().map_err(Failure::BadInput)?;
-    let drops = events::open(config.log.drops.file.as_deref()).map_err(Failure::System)?;
+    let drops = open(config.log.drops.file.as_deref()).map_err(Failure::System)?;
     let listener = config.metrics.map(http::bind).transpose().map_err(Failure::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
     let prepared = Prepared { config, loaded, endpoints, watch, drops, listener };
@@ -134,7 +134,7 @@ pub(crate) type LogHandle = reload::Handle<LevelFilter, tracing_subscriber::Regi
 fn engine_config(config: &Config) -> EnforcerConfig {
     let mid_stream = match config.mid_stream {
         MidStream::Refuse => EngineMidStream::Refuse,
-        MidStream::Adopt(window) => EngineMidStream::Until(drops::Clocks::read().engine + window),
+        MidStream::Adopt(window) => EngineMidStream::Until(Clocks::read().engine + window),
     };
     EnforcerConfig {
         workers: config.workers.iter().map(|cpu| cpu.map_or(Pinning::None, Pinning::Cpu)).collect(),
@@ -159,14 +159,8 @@ async fn serve(prepared: Prepared) -> CommandResult {
     let signals = Signals::new().map_err(Failure::system)?;
     let enforcer = Enforcer::start(&engine_config(&config)).map_err(Failure::system)?;
     let daemon = Arc::new(Daemon::new(config, enforcer));
-    let events = Events::start(daemon.clone(), drops).map_err(Failure::system)?;
-    let server = listener.map(|listener| {
-        match listener.local_addr() {
-            Ok(address) => info!("metrics and health on http://{address}/metrics, /livez and /readyz"),
-            Err(error) => warn!("the address of /metrics cannot be told: {error}"),
-        }
-        tokio::spawn(http::serve(listener, daemon.clone()))
-    });
+    let events = events::start(daemon.clone(), drops).map_err(Failure::system)?;
+    let server = listener.map(|listener| tokio::spawn(http::serve(listener, daemon.clone())));
     let starting = daemon.clone();
     let started = spawn_blocking(move || starting.start(endpoints, loaded.cluster)).await.map_err(Failure::system)?;
     if let Err(error) = started {

@@ -14,11 +14,11 @@ use dataplane::stats::WireStats;
 use tracing::{error, info, warn};
 
 use super::config::{Config, Occupant, PortConfig, Traffic, WireConfig};
-use super::drops::{Clocks, Owner};
 use super::metrics::Counts;
 use super::peer;
 use super::preflight::{self, Interface};
 use crate::enforcer::{Enforcer, EnforcerError, WireSpec};
+use crate::observe::drops::{Clocks, Owner};
 use crate::policy::cluster::{Cluster, ObjectName};
 use crate::policy::live::LiveRules;
 use crate::policy::manifest::{self, Loaded};

@@ -19,7 +19,7 @@ use super::api::{Flow, PodStatus, PolicyStatus, Request, Status};
 use super::core::Core;
 use super::shared::Node;
 use super::sockets::say;
-use crate::daemon::drops::Owner;
+use crate::observe::drops::Owner;
 use crate::policy::cluster::NetworkPolicy;
 
 /// How often flows are listed for who follows them.

@@ -4,26 +4,19 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-use dataplane::event::{Dropped, Event, Logged};
-use dataplane::packet::{Direction, Tuple};
+use dataplane::event::Event;
+use dataplane::packet::Direction;
 use dataplane::rules::WireId;
 use tokio::sync::broadcast;
-use tracing::warn;
 
 use super::core::Core;
 use super::shared::Node;
-use crate::daemon::drops::{Clocks, DropLog, Names, Owner, Record, TokenBucket, is_policy, peer_of};
-use crate::daemon::events::{self, Output};
+use crate::observe::drops::{Names, Owner, peer_of};
+use crate::observe::events::{self, About, Heard, Listening, Output};
 
-/// How long to wait while there are events, and at most when there are none.
-const WAIT: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
-/// The most events of one round.
-const ROUND: usize = 4_096;
 /// Lines that are kept for those who ask.
 const KEPT: usize = 4_096;
 
@@ -84,115 +77,64 @@ impl Write for Tee {
     }
 }
 
-/// The thread. Dropping it waits for its end, which comes after the node's.
-pub(super) struct Listening(Option<JoinHandle<()>>);
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        // A panic has been told on standard error.
-        let _panicked = self.0.take().map(JoinHandle::join);
-    }
-}
-
 /// Starts to listen to the engine.
 ///
 /// # Errors
 /// When the system gives no thread.
 pub(super) fn start(node: Arc<Node>, output: Output) -> io::Result<Listening> {
-    let limits = &node.config.log.drops;
-    let bucket = TokenBucket::new(limits.per_second, limits.burst);
-    let log = DropLog::new(Tee { output, node: Arc::clone(&node), line: Vec::new() }, bucket);
-    let mut listener = Listener { node, log, broken: false };
-    let thread = std::thread::Builder::new().name("events".to_owned()).spawn(move || {
-        let [busy, idle] = WAIT;
-        let mut pause = busy;
-        while !listener.node.is_stopping() {
-            pause = if listener.round() > 0 { busy } else { (pause * 2).min(idle) };
-            std::thread::sleep(pause);
-        }
-        listener.round();
-    })?;
-    Ok(Listening(Some(thread)))
+    let limits = node.config.log.drops.clone();
+    let tee = tee(&node, output);
+    Listening::start(OfNode(node), &limits, tee)
 }
 
-struct Listener {
-    node: Arc<Node>,
-    log: DropLog<Tee>,
-    /// The log could not be written to; that has been told.
-    broken: bool,
+fn tee(node: &Arc<Node>, output: Output) -> Tee {
+    Tee { output, node: Arc::clone(node), line: Vec::new() }
 }
 
-impl Listener {
-    /// Takes what is there, and says how much it was.
-    fn round(&mut self) -> usize {
-        if self.node.reopen.swap(false, Ordering::AcqRel) {
-            self.reopen();
-        }
-        let node = Arc::clone(&self.node);
-        let clocks = Clocks::read();
-        let taken = node.engine.take_events(ROUND);
-        let suppressed = &node.counts.suppressed;
-        for event in &taken {
-            let result = match event {
-                Event::Dropped(dropped) => {
-                    let Dropped { wire, direction, tuple, .. } = *dropped;
-                    let judged = is_policy(dropped.reason).then_some(dropped.judged);
-                    let names = || names(&node, wire, direction, judged, tuple);
-                    self.log.record(Record::Dropped(dropped), &clocks, names, suppressed)
-                }
-                Event::Logged(logged) => {
-                    let Logged { wire, direction, tuple, .. } = *logged;
-                    let names = || names(&node, wire, direction, Some(direction), Some(tuple));
-                    self.log.record(Record::Verdict(logged), &clocks, names, suppressed)
-                }
-                Event::PortLost { wire, errno, .. } => {
-                    let (wire, reason) = (*wire, io::Error::from_raw_os_error(*errno).to_string());
-                    node.tell(move |core| core.wire_lost(wire, &reason));
-                    Ok(())
-                }
-            };
-            self.tell_broken(result);
-        }
-        if !taken.is_empty() {
-            let flushed = self.log.flush();
-            self.tell_broken(flushed);
-        }
-        taken.len()
+struct OfNode(Arc<Node>);
+
+impl Heard for OfNode {
+    type Out = Tee;
+
+    fn take(&mut self, most: usize) -> Vec<Event> {
+        self.0.engine.take_events(most)
     }
 
-    fn reopen(&mut self) {
-        match events::open(self.node.config.log.drops.file.as_deref()) {
-            Ok(output) => self.log.write_to(Tee { output, node: Arc::clone(&self.node), line: Vec::new() }),
-            Err(reason) => warn!("{reason}; lines go on to where they went"),
-        }
-        self.broken = false;
+    /// Asks the core. Lines are few, whatever is dropped.
+    fn names(&self, about: &About) -> Names {
+        let About { wire, direction, judged, tuple, .. } = *about;
+        let answer = self.0.ask(move |core| {
+            let peer = tuple.map(|tuple| core.owner(peer_of(direction, &tuple))).unwrap_or_default();
+            let found = core.wire(wire);
+            Names {
+                wire: found.map_or_else(
+                    || format!("number {}", wire.0),
+                    |(local, interface)| format!("{}/{interface}", local.container),
+                ),
+                pod: found.map(|(local, _)| local.name.to_string()),
+                peer,
+                policies: judged.map(|judged| core.isolating(wire, judged)).unwrap_or_default(),
+            }
+        });
+        answer.unwrap_or_else(|| Names { wire: format!("number {}", wire.0), ..Names::default() })
     }
 
-    fn tell_broken(&mut self, result: io::Result<()>) {
-        if let Err(error) = result
-            && !std::mem::replace(&mut self.broken, true)
-        {
-            warn!("the log of drops cannot be written ({error}); lines are lost until SIGHUP opens it anew");
-        }
+    fn port_lost(&self, wire: WireId, _side: Direction, errno: i32) {
+        let reason = io::Error::from_raw_os_error(errno).to_string();
+        self.0.tell(move |core| core.wire_lost(wire, &reason));
     }
-}
 
-/// Asks the core for names. Lines are few, whatever is dropped.
-fn names(node: &Node, wire: WireId, direction: Direction, judged: Option<Direction>, tuple: Option<Tuple>) -> Names {
-    let answer = node.ask(move |core| {
-        let peer = tuple.map(|tuple| core.owner(peer_of(direction, &tuple))).unwrap_or_default();
-        let found = core.wire(wire);
-        Names {
-            wire: found.map_or_else(
-                || format!("number {}", wire.0),
-                |(local, interface)| format!("{}/{interface}", local.container),
-            ),
-            pod: found.map(|(local, _)| local.name.to_string()),
-            peer,
-            policies: judged.map(|judged| core.isolating(wire, judged)).unwrap_or_default(),
-        }
-    });
-    answer.unwrap_or_else(|| Names { wire: format!("number {}", wire.0), ..Names::default() })
+    fn suppressed(&self) -> &AtomicU64 {
+        &self.0.counts.suppressed
+    }
+
+    fn is_to_reopen(&self) -> bool {
+        self.0.reopen.swap(false, Ordering::AcqRel)
+    }
+
+    fn reopen(&self) -> Result<Tee, String> {
+        Ok(tee(&self.0, events::open(self.0.config.log.drops.file.as_deref())?))
+    }
 }
 
 impl Core {

@@ -15,7 +15,7 @@
 //! * `adding`: what the CNI plugin asks; `adopt`: running pods, lost wires, new engines
 //! * `chain`: whether new pods come by Penstock, and the startup taint
 //! * `host`: the node's own addresses, from which it reaches its pods
-//! * `sockets`, `answers`, `http`, `drops`, `denials`: what people and programs ask, the log, Kubernetes Events
+//! * `sockets`, `answers`, `health`, `drops`, `denials`: what people and programs ask, the log, Kubernetes Events
 //!
 //! The order at a pod's start: rules that know the pod, acknowledged by every worker; then its wires; then the answer. A wire that is
 //! not attached has no reader, so nothing passes before.
@@ -36,6 +36,7 @@ use crate::daemon;
 use crate::daemon::config::Config;
 use crate::enforcer::Engine;
 use crate::kubernetes::{Source, SourceConfig};
+use crate::observe::{events, http};
 
 mod adding;
 mod adopt;
@@ -45,8 +46,8 @@ mod chain;
 mod core;
 mod denials;
 mod drops;
+mod health;
 mod host;
-mod http;
 mod numbers;
 mod pods;
 mod shared;
@@ -106,8 +107,8 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
     let Some(own) = config.node.clone() else {
         return Err(Failure::BadInput(format!("{}: kubernetes: it is missing", config.file.display())));
     };
-    let output = daemon::events::open(config.log.drops.file.as_deref()).map_err(Failure::System)?;
-    let listener = config.metrics.map(daemon::http::bind).transpose().map_err(Failure::System)?;
+    let output = events::open(config.log.drops.file.as_deref()).map_err(Failure::System)?;
+    let listener = config.metrics.map(http::bind).transpose().map_err(Failure::System)?;
     let mut source = SourceConfig::new(own.access.clone());
     source.state = Some(own.paths.cluster());
     let source = Source::open(source).await.map_err(Failure::input)?;
@@ -116,7 +117,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
     let node = Arc::new(node);
     let drops = drops::start(Arc::clone(&node), output).map_err(Failure::system)?;
     sockets::start(&node, cni, api).map_err(Failure::system)?;
-    let served = listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&node))));
+    let served = listener.map(|listener| tokio::spawn(http::serve(listener, node.clone())));
     let again = Arc::clone(&node);
     let reload = async move {
         while hang_up.recv().await.is_some() {

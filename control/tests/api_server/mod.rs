@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -65,6 +65,8 @@ struct World {
     collections: BTreeMap<&'static str, Collection>,
     /// Every request, with its query.
     requests: Vec<String>,
+    /// Events that were made.
+    events: Vec<Value>,
     /// Answers nothing at all.
     down: bool,
     minor: &'static str,
@@ -114,6 +116,7 @@ impl Server {
             version: 100,
             collections: KINDS.into_iter().map(|kind| (kind, Collection::default())).collect(),
             requests: Vec::new(),
+            events: Vec::new(),
             down: false,
             minor: "33",
             policies_at: "networking.k8s.io/v1",
@@ -260,6 +263,11 @@ impl Server {
         world.requests.iter().filter(|request| request.contains(&marker)).cloned().collect()
     }
 
+    /// The Events that were made.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.world().events.clone()
+    }
+
     /// Puts the server's data to an earlier time, as a restored backup does.
     pub(crate) fn go_back_to(&self, version: u64) {
         self.world().version = version;
@@ -297,7 +305,7 @@ fn broken(begin: String) -> Response {
     respond(200, Body::from_stream(futures::stream::iter(pieces)))
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, body: Bytes) -> Response {
     let (path, query) = (uri.path(), uri.query().unwrap_or_default());
     let (down, minor, policies_at) = {
         let mut world = shared.world.lock().unwrap();
@@ -325,6 +333,10 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
         "networkpolicies" => path == format!("/apis/{policies_at}/networkpolicies"),
         kind => path == format!("/api/v1/{kind}"),
     };
+    if method != Method::GET || path.starts_with("/api/v1/nodes/") {
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        return write_answer(Server { shared: Arc::clone(&shared), address: ([127, 0, 0, 1], 0).into() }, path, body);
+    }
     if let Some(name) = path.strip_prefix("/api/v1/namespaces/").and_then(|rest| rest.split_once("/pods/")) {
         let pod =
             shared.world.lock().unwrap().collections["pods"].objects.get(&format!("{}/{}", name.0, name.1)).cloned();
@@ -338,6 +350,25 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
         Some(kind) if parameter(query, "watch") == Some("true") => watch_answer(shared, kind, query).await,
         Some(kind) => list_answer(shared, kind, query).await,
     }
+}
+
+/// One node, read or merged with what is sent; an Event, kept.
+fn write_answer(server: Server, path: &str, body: Value) -> Response {
+    if path.ends_with("/events") {
+        server.world().events.push(body.clone());
+        return respond(201, Body::from(body.to_string()));
+    }
+    let Some(name) = path.strip_prefix("/api/v1/nodes/") else { return status(404, "not found") };
+    let found = server.world().collections["nodes"].objects.get(&format!("/{name}")).cloned();
+    let Some(mut node) = found else { return status(404, "not found") };
+    if !body.is_null() {
+        if body["metadata"]["resourceVersion"] != node["metadata"]["resourceVersion"] {
+            return status(409, "the object has been modified");
+        }
+        node["spec"]["taints"] = body["spec"]["taints"].clone();
+        server.apply("nodes", node.clone());
+    }
+    respond(200, Body::from(node.to_string()))
 }
 
 async fn hang(shared: &Shared) {

@@ -99,7 +99,7 @@ fn permission_that_is_missing_is_named() {
             trouble.to_string(),
             "the API server does not allow system:serviceaccount:penstock:node to list networkpolicies.networking.k8s.io; add \
              this rule to its ClusterRole: apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: \
-             [\"list\", \"watch\"]"
+             [\"get\", \"list\", \"watch\"]"
         );
         assert!(source.cluster().is_none(), "without policies nothing is whole");
         synced(&mut source).await;

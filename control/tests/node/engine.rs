@@ -33,6 +33,9 @@ struct Told {
     wires: BTreeMap<WireId, String>,
     /// Acknowledgements are held back.
     held: bool,
+    /// So are those of wires.
+    wires_held: bool,
+    events: Vec<Event>,
     gone: bool,
 }
 
@@ -56,6 +59,17 @@ impl TestEngine {
     pub(crate) fn hold(&self, held: bool) {
         self.told().held = held;
         self.let_go.notify_all();
+    }
+
+    /// Holds back the acknowledgements of wires, or lets them go.
+    pub(crate) fn hold_wires(&self, held: bool) {
+        self.told().wires_held = held;
+        self.let_go.notify_all();
+    }
+
+    /// Has something to tell.
+    pub(crate) fn tell(&self, event: Event) {
+        self.told().events.push(event);
     }
 
     /// Is killed; answers nothing until [`TestEngine::start`].
@@ -92,10 +106,17 @@ impl TestEngine {
 impl Engine for TestEngine {
     fn attach(&self, id: WireId, spec: &WireSpec) -> Result<(), EnforcerError> {
         let mut told = self.told();
+        while told.wires_held && !told.gone {
+            told = self.let_go.wait(told).unwrap();
+        }
         if told.gone {
             return Err(EnforcerError::Gone("killed".to_owned()));
         }
-        assert!(told.wires.insert(id, spec.name.clone()).is_none(), "{id:?} is carried already");
+        // One that is carried already, as the engine does.
+        if let Some(before) = told.wires.insert(id, spec.name.clone()) {
+            assert_eq!(before, spec.name, "{id:?} is another wire's");
+            return Ok(());
+        }
         told.steps.push(Step::Attach(spec.name.clone()));
         Ok(())
     }
@@ -137,7 +158,7 @@ impl Engine for TestEngine {
     }
 
     fn take_events(&self, _most: usize) -> Vec<Event> {
-        Vec::new()
+        std::mem::take(&mut self.told().events)
     }
 
     fn events_lost(&self) -> u64 {

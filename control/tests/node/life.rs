@@ -1,9 +1,16 @@
 //! What changes while pods run: policies, labels, engines, the API server, control itself.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use cni::protocol::Call;
 use control::node::api::Request;
 use control::node::wirer::{Notice, Sandbox};
+use dataplane::event::{Dropped, Event};
 use dataplane::packet::Direction::Ingress;
+use dataplane::packet::{Protocol, Tuple};
+use dataplane::time::Time;
+use dataplane::verdict::DropReason;
 use serde_json::json;
 
 use crate::engine::Step;
@@ -220,6 +227,86 @@ fn people_and_programs_are_told_what_is() {
         ] {
             assert!(metrics.contains(line), "{line} is missing:\n{metrics}");
         }
+        node.stop().await;
+    });
+}
+
+#[test]
+fn the_startup_taint_goes_once_new_pods_come_by_penstock() {
+    run(async {
+        let server = cluster().await;
+        let taints =
+            json!([{"key": "own/x", "effect": "NoSchedule"}, {"key": "penstock.io/not-ready", "effect": "NoExecute"}]);
+        server.apply("nodes", json!({"metadata": {"name": "n0"}, "spec": {"taints": taints}}));
+        let place = Place::new(&server);
+        *place.wirer.unchained.lock().unwrap() = true;
+        let node = place.start_with("startupTaint: penstock.io/not-ready", "off");
+        node.ready().await;
+        let mut status = json!({});
+        while !status["problems"].to_string().contains("does not name Penstock") {
+            status = node.ask(Request::Status).await.remove(0);
+        }
+        let keys = || -> Vec<String> {
+            let node = server.objects("nodes").into_iter().find(|node| node["metadata"]["name"] == "n0").unwrap();
+            node["spec"]["taints"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|taint| taint["key"].as_str().unwrap().into())
+                .collect()
+        };
+        assert_eq!(keys().len(), 2, "pods would start without policy");
+        *place.wirer.unchained.lock().unwrap() = false;
+        until("the taint is gone", || keys() == ["own/x"]).await;
+        let problems = node.ask(Request::Status).await.remove(0)["problems"].to_string();
+        assert!(!problems.contains("does not name"), "{problems}");
+        node.stop().await;
+    });
+}
+
+#[test]
+fn denied_traffic_becomes_one_event_of_the_pod() {
+    run(async {
+        let server = cluster().await;
+        server.apply("networkpolicies", allow_in("a/deny", None));
+        server.apply("pods", pod("a/p", json!({}), None));
+        server.apply("pods", pod("b/stranger", json!({}), Some("10.0.0.9")));
+        let place = Place::new(&server);
+        let node = place.start_with("events: {denied: true}", "off");
+        node.ready().await;
+        node.add("a/p", "10.0.0.5").await;
+        let dropped = Dropped {
+            at: Time(1),
+            wire: place.engine.number(&wire("a/p")).unwrap(),
+            direction: Ingress,
+            judged: Ingress,
+            reason: DropReason::PolicyDenied,
+            tuple: Some(Tuple {
+                source: "10.0.0.9".parse::<IpAddr>().unwrap().into(),
+                destination: "10.0.0.5".parse::<IpAddr>().unwrap().into(),
+                protocol: Protocol::TCP,
+                source_port: 4711,
+                destination_port: 80,
+            }),
+            rule: None,
+            generation: 1,
+            length: 74,
+        };
+        for _ in 0..5 {
+            place.engine.tell(Event::Dropped(dropped));
+        }
+        place.engine.tell(Event::Dropped(Dropped { reason: DropReason::TcpState, ..dropped }));
+        until("an Event", || !server.events().is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let events = server.events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        let (event, about) = (&events[0], &events[0]["involvedObject"]);
+        assert_eq!((&about["name"], &about["namespace"], &about["uid"]), (&json!("p"), &json!("a"), &json!("uid-p")));
+        assert_eq!((&event["reason"], &event["type"]), (&json!("PolicyDenied"), &json!("Warning")));
+        assert_eq!(
+            event["message"],
+            "ingress of TCP/80 from pod b/stranger (10.0.0.9) is denied; the pod is isolated by a/deny"
+        );
         node.stop().await;
     });
 }

@@ -56,6 +56,24 @@ fn add_is_answered_only_when_every_worker_has_acknowledged() {
 }
 
 #[test]
+fn add_is_answered_only_when_the_wires_are_carried() {
+    run(async {
+        let server = cluster().await;
+        server.apply("pods", pod("a/p", json!({}), None));
+        let place = Place::new(&server);
+        let node = place.start();
+        node.ready().await;
+        place.engine.hold_wires(true);
+        let adding = node.begin(Call::Add(sandbox("a/p", "10.0.0.5")));
+        tokio::time::sleep(A_WHILE).await;
+        assert!(!adding.is_finished(), "a pod that starts now would have no network");
+        place.engine.hold_wires(false);
+        adding.await.unwrap().unwrap();
+        node.stop().await;
+    });
+}
+
+#[test]
 fn another_pod_of_the_same_name_is_not_the_pod() {
     run(async {
         let server = cluster().await;

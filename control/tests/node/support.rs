@@ -107,10 +107,11 @@ impl Place {
         self.start_with("pods: adopt", "off")
     }
 
-    pub(crate) fn start_with(&self, pods: &str, metrics: &str) -> Running {
+    /// `more`: further lines of the configuration.
+    pub(crate) fn start_with(&self, more: &str, metrics: &str) -> Running {
         let path = self.directory.path();
         let text = format!(
-            "kubernetes: {{server: '{}'}}\nnode: n0\n{pods}\nmetrics: {{address: '{metrics}'}}\npaths: {{run: {path}, state: {path}/state}}\n",
+            "kubernetes: {{server: '{}'}}\nnode: n0\n{more}\nmetrics: {{address: '{metrics}'}}\npaths: {{run: {path}, state: {path}/state}}\n",
             self.url,
             path = path.display()
         );

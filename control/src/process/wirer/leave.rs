@@ -4,14 +4,13 @@
 //! template the rollout ends when no node has a trace of Penstock, and says which nodes it waits for. Then the DaemonSet
 //! can be deleted.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
@@ -20,7 +19,8 @@ use super::plugin::Plugin;
 use super::prepare;
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::daemon::config::Config;
-use crate::daemon::http::bind;
+use crate::observe::http::{self, Health, Observed};
+use crate::observe::metrics::gauge;
 use crate::process::Settings;
 
 /// The environment variable that says, by any value, that Penstock is to leave the node.
@@ -34,8 +34,40 @@ pub fn is_leaving() -> bool {
     std::env::var_os(UNINSTALL).is_some_and(|value| !value.is_empty())
 }
 
-/// What is still to be done, for `/readyz`; nothing, if `None`.
-type Left = Arc<Mutex<Option<String>>>;
+/// Why it is not done yet; it is, if `None`.
+struct Leaving(Mutex<Option<String>>);
+
+impl Leaving {
+    fn reason(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says why it has not worked, once.
+    fn note(&self, now: Option<String>) {
+        let mut reason = self.reason();
+        if let Some(now) = now.as_ref().filter(|now| reason.as_ref() != Some(now)) {
+            error!("Penstock cannot leave this node yet: {now}; it is tried again");
+        }
+        *reason = now;
+    }
+}
+
+impl Observed for Leaving {
+    fn metrics(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        gauge(encoder, "node_left", "1 once nothing of Penstock is on the node", self.reason().is_none().into())
+    }
+
+    fn alive(&self) -> Health {
+        Ok("alive\n".to_owned())
+    }
+
+    fn ready(&self) -> Health {
+        match &*self.reason() {
+            None => Ok("Penstock has left this node\n".to_owned()),
+            Some(reason) => Err(format!("Penstock has not left this node yet: {reason}\n")),
+        }
+    }
+}
 
 /// Gives all pods their interfaces back and takes everything off the node, again and again until it has worked; then waits to be
 /// ended. `/readyz` says whether it has.
@@ -43,18 +75,17 @@ type Left = Arc<Mutex<Option<String>>>;
 /// # Errors
 /// When the address of the metrics is taken, or the system refuses what is needed at the start.
 pub fn leave(config: &Config, settings: &Settings) -> CommandResult {
-    let listener = config.metrics.map(bind).transpose().map_err(Failure::System)?;
-    let left: Left = Arc::new(Mutex::new(Some("it has not begun yet".to_owned())));
+    let listener = config.metrics.map(http::bind).transpose().map_err(Failure::System)?;
+    let leaving = Arc::new(Leaving(Mutex::new(Some("it has not begun yet".to_owned()))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::system)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::system)?;
         if let Some(listener) = listener {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::system)?;
-            tokio::spawn(axum::serve(listener, router(&left)).into_future());
+            tokio::spawn(http::serve(listener, leaving.clone()));
         }
         tokio::select! {
-            () = go(settings, &left) => {}
+            () = go(settings, &leaving) => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
@@ -62,23 +93,14 @@ pub fn leave(config: &Config, settings: &Settings) -> CommandResult {
     })
 }
 
-fn router(left: &Left) -> Router {
-    let left = Arc::clone(left);
-    let ready = async move || match &*left.lock().unwrap_or_else(PoisonError::into_inner) {
-        None => (StatusCode::OK, "Penstock has left this node\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("Penstock has not left this node yet: {reason}\n")),
-    };
-    Router::new().route("/livez", get(async || "alive\n")).route("/readyz", get(ready))
-}
-
 /// Tries until it has worked, and never ends.
-async fn go(settings: &Settings, left: &Left) {
+async fn go(settings: &Settings, leaving: &Leaving) {
     loop {
         let settings = settings.clone();
         let tried = spawn_blocking(move || clear(&settings)).await;
         let result = tried.unwrap_or_else(|error| Err(error.to_string()));
         let done = result.is_ok();
-        note(left, result.err());
+        leaving.note(result.err());
         if done {
             break;
         }
@@ -86,15 +108,6 @@ async fn go(settings: &Settings, left: &Left) {
     }
     info!("Penstock has left this node: pods have their own interfaces, nothing is filtered");
     std::future::pending().await
-}
-
-/// Says why it has not worked, once.
-fn note(left: &Left, reason: Option<String>) {
-    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(reason) = reason.as_ref().filter(|reason| left.as_ref() != Some(reason)) {
-        error!("Penstock cannot leave this node yet: {reason}; it is tried again");
-    }
-    *left = reason;
 }
 
 /// Takes everything off the node.

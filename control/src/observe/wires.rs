@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane::packet::Direction;
 use dataplane::stats::{Counter, DirectionStats, PortStats, WireStats};
 use dataplane::verdict::DropReason;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
+
+use super::metrics::{encode_count, gauge};
 
 /// A wire that is shown.
 #[derive(Debug)]
@@ -58,31 +59,6 @@ const PER_DIRECTION: [PerDirection; 6] = [
         |stats| &stats.handed_over,
     ),
 ];
-
-/// Writes a gauge without labels.
-///
-/// # Errors
-/// Never while there is memory to write to.
-pub(crate) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-}
-
-/// Writes a counter without labels.
-///
-/// # Errors
-/// Never while there is memory to write to.
-pub(crate) fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: &AtomicU64) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    encode_count(&mut metric, value.load(Ordering::Relaxed))
-}
-
-/// Writes a count.
-///
-/// # Errors
-/// Never while there is memory to write to.
-pub(crate) fn encode_count(metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
-    metric.encode_counter::<NoLabelSet, u64, f64>(&value, None)
-}
 
 fn labels(wire: &Shown) -> [(&'static str, &str); 2] {
     [("wire", &wire.name), ("pod", &wire.pod)]
