@@ -9,6 +9,7 @@ mod live;
 mod matrix;
 mod observe;
 mod output;
+mod probe;
 mod uninstall;
 
 pub use exit::{CommandResult, Failure, Outcome, finish};
@@ -42,6 +43,7 @@ enum Command {
     Policies(observe::PoliciesArgs),
     Flows(observe::FlowsArgs),
     Drops(observe::DropsArgs),
+    Probe(probe::ProbeArgs),
     Uninstall(uninstall::UninstallArgs),
     /// A node's dataplane, as the wirer starts it.
     #[command(hide = true)]
@@ -77,6 +79,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Policies(args) => observe::policies(args),
         Command::Flows(args) => observe::flows(args),
         Command::Drops(args) => observe::drops(args),
+        Command::Probe(args) => probe::run(args),
         Command::Uninstall(args) => uninstall::run(args),
         Command::Dataplane => process::dataplane::run(),
         Command::Control => process::control::run(),

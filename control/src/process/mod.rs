@@ -26,6 +26,7 @@ use crate::daemon::config::{Config, MidStream, NodeConfig};
 pub mod channel;
 pub mod control;
 pub mod dataplane;
+pub mod features;
 mod message;
 mod remote;
 mod seal;

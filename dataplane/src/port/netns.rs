@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::port::PortError;
 
@@ -67,6 +67,23 @@ impl NetworkNamespace {
     /// As [`NetworkNamespace::open`]; only without `/proc`.
     pub fn current() -> Result<Self, PortError> {
         Self::open_path(Path::new("/proc/thread-self/ns/net"), "the current network namespace")
+    }
+
+    /// Makes a namespace without a name. It ends with this, unless somebody is in it.
+    ///
+    /// # Errors
+    /// When the kernel has none to give (CAP_SYS_ADMIN is needed), as [`PortError::NoSuchNamespace`].
+    pub fn unnamed() -> Result<Self, PortError> {
+        let name = "that is new";
+        let fail = |source| PortError::NoSuchNamespace { namespace: name.to_owned(), source };
+        let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn(|| {
+            // SAFETY: the network namespace is the thread's alone; neither memory nor descriptors are concerned.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+            Ok::<_, io::Error>(Self::current())
+        });
+        let made =
+            thread.map_err(fail)?.join().unwrap_or_else(|payload| panic::resume_unwind(payload)).map_err(fail)?;
+        made.map(|made| NetworkNamespace { name: name.to_owned(), ..made })
     }
 
     fn open_path(path: &Path, name: &str) -> Result<Self, PortError> {

@@ -60,6 +60,7 @@ enum Input {
 /// # Errors
 /// When another wirer is at work in the same directory, or the system refuses what is needed at the start.
 pub fn run(settings: Settings) -> CommandResult {
+    super::features::require().map_err(Failure::System)?;
     let _lock = prepare(&settings)?;
     let cni = listen(&settings.run.join("cni.sock"))?;
     let api = listen(&settings.run.join("api.sock"))?;
