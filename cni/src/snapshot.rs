@@ -2,7 +2,10 @@
 //!
 //! Messages are kept as the kernel wrote them ([`Raw`]); only what is derived is taken out before they are replayed.
 
-use libc::{AF_INET, AF_INET6, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NUD_PERMANENT};
+use libc::{
+    AF_INET, AF_INET6, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NUD_DELAY, NUD_PERMANENT, NUD_PROBE,
+    NUD_REACHABLE, NUD_STALE,
+};
 use libc::{RTM_DELROUTE, RTM_GETADDR, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE};
 use libc::{RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -112,7 +115,9 @@ impl Snapshot {
             addresses: keep(addresses, &|message| message.get(4..8).and_then(number) == Some(index)),
             routes: keep(routes, &|message| is_route_of(message, index)),
             rules: keep(rules, &|message| names_interface(message, name)),
-            neighbours: keep(neighbours, &|message| is_told_neighbour(message, index)),
+            neighbours: keep(neighbours, &|message| {
+                is_told_neighbour(message, index) || is_learnt_neighbour(message, index)
+            }),
             settings: pod.run(|| sysctl::read(name))?,
         })
     }
@@ -155,7 +160,7 @@ impl Snapshot {
             change(netlink, "address", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &told)?;
         }
         for Raw(neighbour) in &self.neighbours {
-            let told = with_index(neighbour, 4, index);
+            let told = neighbour_to_tell(neighbour, index);
             change(netlink, "neighbour", RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &told)?;
         }
         if prefixes == PrefixRoutes::Original {
@@ -346,7 +351,63 @@ fn names_interface(message: &[u8], name: &str) -> bool {
     [RULE_IN, RULE_OUT].iter().any(|&kind| attribute(body, kind).map(text).as_deref() == Some(name))
 }
 
-/// Whether somebody told the neighbour: what was learnt will be learnt again.
+/// What the host has learnt of a pod: it forgets that when the other end of the pair is moved, and whoever asks while nobody
+/// reads the wire yet asks again only after a second.
+pub(crate) struct Learnt(Vec<Raw>);
+
+impl Learnt {
+    /// Neighbours with these addresses on these interfaces.
+    pub(crate) fn take(netlink: &mut Netlink, indexes: &[u32], addresses: &[IpAddr]) -> Result<Learnt> {
+        let all = netlink.dump(RTM_GETNEIGH, &[0; NEIGHBOUR_HEADER]);
+        let all = all.map_err(SpliceError::kernel("listing neighbours of the host".to_owned()))?;
+        let is_of_pod = |message: &Vec<u8>| {
+            indexes.iter().any(|&index| is_learnt_neighbour(message, index))
+                && neighbour_address(message).is_some_and(|address| addresses.contains(&address))
+        };
+        Ok(Learnt(all.into_iter().filter(is_of_pod).map(Raw).collect()))
+    }
+
+    /// Tells the host again. What it does not take it learns.
+    pub(crate) fn replay(&self, netlink: &mut Netlink) {
+        for Raw(message) in &self.0 {
+            let index = message.get(4..8).and_then(number).unwrap_or_default();
+            let told = neighbour_to_tell(message, index);
+            let _learnt_again = netlink.change(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &told);
+        }
+    }
+}
+
+/// A neighbour on another interface. What was learnt is told as something to be confirmed at its next use.
+fn neighbour_to_tell(message: &[u8], index: u32) -> Vec<u8> {
+    let learnt = message.get(4..8).and_then(number).is_some_and(|before| is_learnt_neighbour(message, before));
+    let mut told = with_index(message, 4, index);
+    if learnt {
+        told[8..10].copy_from_slice(&NUD_STALE.to_ne_bytes());
+    }
+    told
+}
+
+fn neighbour_address(message: &[u8]) -> Option<IpAddr> {
+    let address = attribute(message.get(NEIGHBOUR_HEADER..)?, libc::NDA_DST)?;
+    match address.len() {
+        4 => <[u8; 4]>::try_from(address).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(address).ok().map(IpAddr::from),
+    }
+}
+
+/// Whether a neighbour's hardware address was learnt, and is good still.
+fn is_learnt_neighbour(message: &[u8], index: u32) -> bool {
+    const GOOD: u16 = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE;
+    let Some(header) = message.get(..NEIGHBOUR_HEADER) else { return false };
+    let family = i32::from(header[0]);
+    let state = u16::from_ne_bytes([header[8], header[9]]);
+    (family == AF_INET || family == AF_INET6)
+        && number(&header[4..8]) == Some(index)
+        && state & GOOD != 0
+        && attribute(&message[NEIGHBOUR_HEADER..], libc::NDA_LLADDR).is_some()
+}
+
+/// Whether somebody told the neighbour.
 fn is_told_neighbour(message: &[u8], index: u32) -> bool {
     let Some(header) = message.get(..NEIGHBOUR_HEADER) else { return false };
     let family = i32::from(header[0]);

@@ -7,7 +7,7 @@ use crate::error::{Result, SpliceError};
 use crate::fault;
 use crate::link::{self, Link};
 use crate::netns::{self, Namespace};
-use crate::snapshot::{PrefixRoutes, Snapshot};
+use crate::snapshot::{Learnt, PrefixRoutes, Snapshot};
 use crate::state::{End, Entry, Phase, Sandbox, Splice, Store, Wire};
 
 /// Puts every interface of a pod that is one end of a veth pair to the host behind a wire. Those that are already are left
@@ -112,7 +112,10 @@ fn splice_one(
     splice.wires.push(wire.clone());
     entry.save(splice)?;
     fault::point("planned");
+    let on_host: Vec<u32> = [host_end.index].into_iter().chain(host_end.master).collect();
+    let learnt = Learnt::take(&mut scene.on_host, &on_host, &wire.addresses)?;
     let (cut, more) = build(scene, &wire, host_end)?;
+    learnt.replay(&mut scene.on_host);
     warnings.extend(more);
     if let Some(wire) = splice.wires.last_mut() {
         wire.phase = Phase::Spliced;

@@ -181,6 +181,40 @@ fn connections_go_on() {
 }
 
 #[test]
+fn what_either_side_has_learnt_of_the_other_is_not_forgotten() {
+    let mut node = Node::new();
+    for (version, primary) in primaries(&node).into_iter().take(2) {
+        let plugins = [primary];
+        let mut pod = node.pod();
+        node.add(&mut pod, version, &plugins);
+        let (own, host) = (address(&pod, 4), node.host.clone());
+        run(&host, &format!("ping -c 1 -W 2 {own}"));
+        let in_pod = || run(&pod.namespace, "ip -4 neigh show dev eth0");
+        let on_host = || run(&host, &format!("ip -4 neigh show {own}"));
+        let knows = |text: String| text.contains(" lladdr ");
+        assert!(knows(in_pod()) && knows(on_host()), "{}{}", in_pod(), on_host());
+        // Who asks while nobody reads the wire yet asks again after a second.
+        let netns = pod.namespace.path();
+        let target = Target {
+            container: &pod.container,
+            netns: &netns,
+            attachment: "eth0",
+            network: None,
+            pod: PodIdentity::default(),
+        };
+        splice::splice(&node.store(), &node.opened_host(), &target).unwrap();
+        assert!(knows(in_pod()) && knows(on_host()), "{}{}", in_pod(), on_host());
+        node.carry(&pod);
+        run(&host, &format!("ping -c 1 -W 2 {own}"));
+        give_back(&node, &pod);
+        assert!(knows(in_pod()), "{}", in_pod());
+        run(&host, &format!("ping -c 1 -W 2 {own}"));
+        node.delete(&pod, version, &plugins);
+        node.assert_nothing_left();
+    }
+}
+
+#[test]
 fn ends_with_one_index_get_two_namespaces() {
     let mut node = Node::new();
     let pod = node.pod();

@@ -227,8 +227,28 @@ fn people_and_programs_are_told_what_is() {
         ] {
             assert!(metrics.contains(line), "{line} is missing:\n{metrics}");
         }
+        // A histogram's and a counter's series have more in their names than what is declared.
+        let declared: Vec<&str> =
+            metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        for name in shown_by_the_dashboard() {
+            let family = ["_bucket", "_total"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+            assert!(declared.contains(&family), "the dashboard shows {name}, which is none of {declared:?}");
+        }
         node.stop().await;
     });
+}
+
+/// The names of all metrics that the Grafana dashboard asks for.
+fn shown_by_the_dashboard() -> Vec<String> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/penstock/dashboards/penstock.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let expressions: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = expressions.iter().flat_map(|expression| expression.split(|letter| !is_name(letter)));
+    let names: Vec<String> = words.filter(|word| word.starts_with("penstock_")).map(str::to_owned).collect();
+    assert!(names.len() > 20, "{names:?}");
+    names
 }
 
 #[test]
