@@ -6,14 +6,15 @@ import signal
 import shutil
 import time
 
-from world import ROOT, RUN, Failure, run, until
+from world import CACHE, ROOT, RUN, Failure, run, until
 
-CACHE = os.environ.get("PENSTOCK_CLUSTER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "penstock-cluster")
 NAMESPACE = "penstock"
 CHART = ROOT / "deploy/helm/penstock"
 RENDERED = ROOT / "deploy/manifests/penstock.yaml"
 IMAGE = os.environ.get("PENSTOCK_IMAGE", str(ROOT / "target/penstock-image.tar"))
 REPOSITORY, TAG = "localhost/penstock", "test"
+# What fresh nodes come with until Penstock is there.
+TAINT = "penstock.io/not-ready"
 
 
 def ancestors(process):
@@ -90,7 +91,10 @@ class Chart(Node):
     def install(self, *values):
         """`helm install`, and all pods of the DaemonSet ready."""
         self.load()
-        sets = [word for value in (f"image.repository={REPOSITORY}", f"image.tag={TAG}", "image.pullPolicy=Never", *values) for word in ("--set", value)]
+        for node in self.nodes():
+            self.cluster.kubectl("taint", "node", node, f"{TAINT}:NoSchedule")
+        options = (f"image.repository={REPOSITORY}", f"image.tag={TAG}", "image.pullPolicy=Never", f"startupTaint={TAINT}", "events.denied=true", "dashboard.enabled=true")
+        sets = [word for value in (*options, *values) for word in ("--set", value)]
         self.helm("install", "penstock", CHART, "--create-namespace", *sets, timeout=120)
         self.ready()
 

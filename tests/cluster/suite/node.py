@@ -3,10 +3,10 @@ import json
 import subprocess
 import time
 
-from installation import CACHE, Installation
+from installation import TAINT, Installation
 from interruptions import report_of
 from suite import needs_penstock
-from world import PROBE, Failure, Place, say, until
+from world import CACHE, PROBE, Failure, Place, say, until
 
 
 @needs_penstock
@@ -116,4 +116,29 @@ def versions_by_cnitool(cluster):
         say(f"CNI {version} by cnitool: ADD, CHECK, connections and DEL")
 
 
-TESTS = [ports_of_the_node, bandwidth_is_limited, versions_by_cnitool]
+@needs_penstock
+def asked_by_kubectl(cluster):
+    """`kubectl penstock`, the taint of a fresh node, and Events of denied traffic."""
+    namespace = cluster.namespace()
+    web, stranger = cluster.start(cluster.manifest(namespace, "web", {"app": "web"}), cluster.manifest(namespace, "stranger"))
+    cluster.isolate(namespace, "Ingress", selector={"matchLabels": {"app": "web"}})
+    cluster.reach(stranger, web, 80, "no")
+    status = cluster.penstock("status")
+    if "node1:" not in status or "node2:" not in status:
+        raise Failure(f"kubectl penstock status: {status}")
+    if f"{web}" not in (pods := cluster.penstock("pods", "--node", "node1")):
+        raise Failure(f"kubectl penstock pods: {pods}")
+    until("the drop is told", 10, lambda: f"{namespace}/default-deny" in cluster.penstock("drops", "--pod", f"{web}"))
+    why = cluster.penstock("explain", f"{stranger}", f"{web}", "TCP/80")
+    if "deny" not in why or f"{namespace}/default-deny" not in why:
+        raise Failure(f"kubectl penstock explain: {why}")
+    event = lambda: [event["message"] for event in cluster.get("events", "-n", namespace)["items"] if event["reason"] == "PolicyDenied" and event["involvedObject"]["name"] == "web"]
+    messages = until("an Event", 20, event)
+    if f"isolated by {namespace}/default-deny" not in messages[0]:
+        raise Failure(f"the Event says: {messages}")
+    if tainted := [node["metadata"]["name"] for node in cluster.get("nodes")["items"] if any(taint["key"] == TAINT for taint in node["spec"].get("taints", []))]:
+        raise Failure(f"still with the startup taint: {tainted}")
+    say(f"kubectl penstock status, pods, drops, explain; Event: {messages[0]}")
+
+
+TESTS = [asked_by_kubectl, ports_of_the_node, bandwidth_is_limited, versions_by_cnitool]

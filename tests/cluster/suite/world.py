@@ -14,6 +14,7 @@ PROBE = str(HERE / "probe.py")
 # Addresses of the client outside; the first is nobody's in particular, the others are those of policies.
 OUTSIDE = ["203.0.113.10", "172.17.0.10", "172.17.1.10", "10.0.0.10"]
 IMAGE = "localhost/tools:1"
+CACHE = os.environ.get("PENSTOCK_CLUSTER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "penstock-cluster")
 RUN = os.environ.get("PENSTOCK_CLUSTER_RUN", os.path.join(os.environ.get("TMPDIR", "/tmp"), "penstock-cluster"))
 
 
@@ -115,6 +116,12 @@ class Cluster:
 
     def kubectl(self, *words, **options):
         return run(SCRIPT, "kubectl", *words, **options)
+
+    def penstock(self, *words, **options):
+        """`kubectl penstock`, as an administrator calls it."""
+        path = f"{ROOT}/deploy:{CACHE}/bin:{os.environ['PATH']}"
+        kubectl = [f"{CACHE}/bin/kubectl", "penstock", *words, "--kubeconfig", f"{RUN}/kubeconfig"]
+        return run("ip", "netns", "exec", "penstock-k8s-control", "env", f"PATH={path}", *kubectl, **options)
 
     def get(self, *words):
         return json.loads(self.kubectl("get", *words, "-o", "json"))
