@@ -154,7 +154,8 @@ fn compare(options: &Compare) -> Result<()> {
     for experiment in &experiments {
         results.run(experiment, effort)?;
     }
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(|part| is_wanted(part.name())).collect();
+    let is_short = |part: &Part| !options.quick || *part != Part::Sync;
+    let parts: Vec<Part> = Part::ALL.into_iter().filter(is_short).filter(|part| is_wanted(part.name())).collect();
     let gathered = gather(&parts, options.quick)?;
     let mut report = Report::new(environment, options.quick, seed, effort, results, gathered);
     if let Some(mut whole) = before {

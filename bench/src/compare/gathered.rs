@@ -31,13 +31,16 @@ pub enum Part {
     RuleLists,
     /// A frame's journey over ports in memory.
     Journey,
+    /// A large cluster's first sync. Not a part of the quick report.
+    Sync,
     /// A node that has many wires and nothing to do.
     IdleNode,
 }
 
 impl Part {
     /// All, in the order in which they are measured.
-    pub const ALL: [Part; 5] = [Part::Scale, Part::FlowTable, Part::RuleLists, Part::IdleNode, Part::Journey];
+    pub const ALL: [Part; 6] =
+        [Part::Scale, Part::FlowTable, Part::RuleLists, Part::IdleNode, Part::Journey, Part::Sync];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Part {
             Part::FlowTable => "flow-table",
             Part::RuleLists => "rule-lists",
             Part::Journey => "journey",
+            Part::Sync => "sync",
             Part::IdleNode => "idle-node",
         }
     }
@@ -57,6 +61,7 @@ impl Part {
             Part::FlowTable => "The flow table beside rte_hash",
             Part::RuleLists => "Rule lists beside librte_acl",
             Part::Journey => "A frame's journey over ports in memory",
+            Part::Sync => "First sync from an API server",
             Part::IdleNode => "A node at rest",
         }
     }
@@ -86,7 +91,7 @@ impl Part {
                 let node = IdleNode { cpu: Some(CPU), ..IdleNode::default() };
                 print(&serde_json::json!({ "wires": node.wires, "seen": idle_node::measure(&node)? }))
             }
-            Part::Journey => bail!("it is a bench of its own"),
+            Part::Journey | Part::Sync => bail!("it is a bench of its own"),
         }
     }
 
@@ -107,6 +112,10 @@ impl Part {
             Part::FlowTable => flow_bars(&self.told(is_quick)?),
             Part::RuleLists => list_bars(&self.told(is_quick)?),
             Part::Journey => journey_bars(),
+            Part::Sync => Ok((
+                Vec::new(),
+                format!("A scripted server in a process of its own, pods of 6 KiB.\n```\n{}\n```", bench("sync", &[])?),
+            )),
             Part::IdleNode => idle_bars(&self.told(is_quick)?),
         }
     }
@@ -257,10 +266,15 @@ fn idle_bars(told: &Value) -> Result<(Vec<Bar>, String)> {
     Ok((vec![Bar::of(what, Goal::AtMost(2.0), &once(share), detail)], text))
 }
 
-/// Runs the bench through cargo, which `make bench` has, and reads the line of the case.
+/// What one of this crate's benches prints, run through cargo, which `make bench` has.
+fn bench(name: &str, arguments: &[&str]) -> Result<String> {
+    let words = ["cargo", "bench", "--locked", "-q", "-p", "penstock-bench", "--bench", name, "--"];
+    Ok(process::run(None, &[&words[..], arguments].concat(), "")?.trim().to_owned())
+}
+
+/// Reads the line of the case.
 fn journey_bars() -> Result<(Vec<Bar>, String)> {
-    let words = ["cargo", "bench", "--locked", "-q", "-p", "penstock-bench", "--bench", "journey", "--", JOURNEY];
-    let text = process::run(None, &words, "")?;
+    let text = bench("journey", &[JOURNEY])?;
     let (whole, added, calls) = journey_line(&text)?;
     let what = "established frame, parse to verdict, memory ports, one core, 64k flows";
     let detail = format!("{whole:.1} ns with the ports' own work");
@@ -268,7 +282,7 @@ fn journey_bars() -> Result<(Vec<Bar>, String)> {
         Bar::of(format!("{what}: ns"), Goal::AtMost(50.0), &once(added), detail),
         Bar::of(format!("{what}: allocations"), Goal::AtMost(0.0), &once(calls), "in all rounds"),
     ];
-    Ok((bars, format!("```\n{}\n```", text.trim())))
+    Ok((bars, format!("```\n{text}\n```")))
 }
 
 /// Of the bench's line: the median of the whole, of what is added to the ports, and the calls of the allocator.
