@@ -13,8 +13,20 @@ use dataplane::time::Time;
 use dataplane::verdict::DropReason;
 use serde_json::json;
 
+use crate::api_server::Server;
 use crate::engine::Step;
 use crate::support::*;
+
+/// A node with pod `a/server`, which only `a/client` at 10.0.0.2 may reach.
+async fn guarded() -> (Server, Place, Running) {
+    let server = cluster().await;
+    server.apply("networkpolicies", allow_in("a/in", Some("client")));
+    server.apply("pods", pod("a/server", json!({}), Some("10.0.0.1")));
+    server.apply("pods", pod("a/client", json!({"app": "client"}), Some("10.0.0.2")));
+    let (place, node) = begun(&server).await;
+    node.add("a/server", "10.0.0.1").await;
+    (server, place, node)
+}
 
 #[test]
 fn policies_and_labels_that_change_are_followed() {
@@ -22,9 +34,7 @@ fn policies_and_labels_that_change_are_followed() {
         let server = cluster().await;
         server.apply("pods", pod("a/server", json!({}), Some("10.0.0.1")));
         server.apply("pods", pod("a/client", json!({"app": "client"}), Some("10.0.0.2")));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         node.add("a/server", "10.0.0.1").await;
         let passes = || place.engine.passes(&wire("a/server"), Ingress, "10.0.0.2", 80);
         assert!(passes(), "no policy");
@@ -43,14 +53,7 @@ fn policies_and_labels_that_change_are_followed() {
 #[test]
 fn losing_the_api_server_changes_no_verdict_and_is_said() {
     run(async {
-        let server = cluster().await;
-        server.apply("networkpolicies", allow_in("a/in", Some("client")));
-        server.apply("pods", pod("a/server", json!({}), Some("10.0.0.1")));
-        server.apply("pods", pod("a/client", json!({"app": "client"}), Some("10.0.0.2")));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
-        node.add("a/server", "10.0.0.1").await;
+        let (server, place, node) = guarded().await;
         server.set_down(true);
         let mut status = json!({});
         while status["disconnected_since"].is_null() {
@@ -92,9 +95,7 @@ fn a_new_engine_is_told_the_rules_before_the_wires() {
         let server = cluster().await;
         server.apply("networkpolicies", allow_in("a/in", Some("client")));
         server.apply("pods", pod("a/server", json!({}), None));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         node.add("a/server", "10.0.0.1").await;
         let number = place.engine.number(&wire("a/server"));
         place.engine.kill();
@@ -115,14 +116,7 @@ fn a_new_engine_is_told_the_rules_before_the_wires() {
 #[test]
 fn a_new_control_without_api_server_enforces_the_state_of_last_time_and_cuts_no_wire() {
     run(async {
-        let server = cluster().await;
-        server.apply("networkpolicies", allow_in("a/in", Some("client")));
-        server.apply("pods", pod("a/server", json!({}), Some("10.0.0.1")));
-        server.apply("pods", pod("a/client", json!({"app": "client"}), Some("10.0.0.2")));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
-        node.add("a/server", "10.0.0.1").await;
+        let (server, place, node) = guarded().await;
         place.wirer.spliced.lock().unwrap().push(sandbox("a/server", "10.0.0.1"));
         node.stop().await;
         server.set_down(true);

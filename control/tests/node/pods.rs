@@ -17,9 +17,7 @@ fn add_waits_for_the_pods_labels_and_nothing_is_attached_before() {
     run(async {
         let server = cluster().await;
         server.apply("networkpolicies", allow_in("a/deny", None));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         let adding = node.begin(Call::Add(sandbox("a/p", "10.0.0.5")));
         tokio::time::sleep(A_WHILE).await;
         assert!(!adding.is_finished(), "the API server does not know the pod yet");
@@ -41,9 +39,7 @@ fn add_is_answered_only_when_every_worker_has_acknowledged() {
     run(async {
         let server = cluster().await;
         server.apply("pods", pod("a/p", json!({}), None));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         place.engine.hold(true);
         let adding = node.begin(Call::Add(sandbox("a/p", "10.0.0.5")));
         tokio::time::sleep(A_WHILE).await;
@@ -60,9 +56,7 @@ fn add_is_answered_only_when_the_wires_are_carried() {
     run(async {
         let server = cluster().await;
         server.apply("pods", pod("a/p", json!({}), None));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         place.engine.hold_wires(true);
         let adding = node.begin(Call::Add(sandbox("a/p", "10.0.0.5")));
         tokio::time::sleep(A_WHILE).await;
@@ -80,9 +74,7 @@ fn another_pod_of_the_same_name_is_not_the_pod() {
         let mut other = pod("a/p", json!({}), Some("10.0.0.4"));
         other["metadata"]["uid"] = "uid-of-before".into();
         server.apply("pods", other);
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (_place, node) = begun(&server).await;
         let adding = node.begin(Call::Add(sandbox("a/p", "10.0.0.5")));
         tokio::time::sleep(A_WHILE).await;
         assert!(!adding.is_finished());
@@ -97,9 +89,7 @@ fn another_pod_of_the_same_name_is_not_the_pod() {
 fn a_pod_that_the_api_server_does_not_have_is_refused_and_stays_closed() {
     run(async {
         let server = cluster().await;
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         let error = node.call(Call::Add(sandbox("a/ghost", "10.0.0.5"))).await.unwrap_err();
         let CallError::Refused { reason, message } = error else { panic!("{error}") };
         assert_eq!(
@@ -122,9 +112,7 @@ fn a_local_pod_is_allowed_to_by_the_address_of_its_add_before_its_status_has_one
         server.apply("networkpolicies", allow_in("a/in", Some("client")));
         server.apply("pods", pod("a/server", json!({"app": "server"}), None));
         server.apply("pods", pod("a/client", json!({"app": "client"}), None));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         node.add("a/server", "10.0.0.1").await;
         assert!(!place.engine.passes(&wire("a/server"), Ingress, "10.0.0.2", 80), "nobody has that address");
         node.add("a/client", "10.0.0.2").await;
@@ -143,9 +131,7 @@ fn an_address_that_is_given_anew_means_the_new_pod_and_old_flows_are_flushed() {
         for (name, app) in [("a/server", "server"), ("a/client", "client"), ("a/other", "other")] {
             server.apply("pods", pod(name, json!({ "app": app }), None));
         }
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         node.add("a/server", "10.0.0.1").await;
         node.add("a/client", "10.0.0.2").await;
         let container = sandbox("a/client", "10.0.0.2").container;
@@ -167,9 +153,7 @@ fn a_finished_pod_owns_nothing_and_its_wire_is_closed() {
         server.apply("networkpolicies", allow_in("a/in", Some("client")));
         server.apply("pods", pod("a/server", json!({}), None));
         server.apply("pods", pod("a/client", json!({"app": "client"}), Some("10.0.0.2")));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         node.add("a/server", "10.0.0.1").await;
         node.add("a/client", "10.0.0.2").await;
         assert!(place.engine.passes(&wire("a/client"), Egress, "10.0.0.1", 80));
@@ -195,9 +179,7 @@ fn fifty_pods_at_once() {
     run(async {
         let server = cluster().await;
         server.apply("networkpolicies", allow_in("a/deny", None));
-        let place = Place::new(&server);
-        let node = place.start();
-        node.ready().await;
+        let (place, node) = begun(&server).await;
         let name = |index: usize| format!("a/p{index}");
         let address = |index: usize| format!("10.0.0.{}", index + 1);
         let adding: Vec<_> =

@@ -136,6 +136,14 @@ impl Place {
     }
 }
 
+/// A node that is ready.
+pub(crate) async fn begun(server: &Server) -> (Place, Running) {
+    let place = Place::new(server);
+    let node = place.start();
+    node.ready().await;
+    (place, node)
+}
+
 /// Control that runs.
 pub(crate) struct Running {
     sockets: PathBuf,
