@@ -28,6 +28,8 @@ pub const METRICS_ADDRESS: &str = "127.0.0.1:9967";
 pub const FLOWS: usize = 65_536;
 /// What a flow table may hold: below it nothing useful fits, above it is a slip of the hand.
 const FLOWS_RANGE: std::ops::RangeInclusive<usize> = 1_024..=16_777_216;
+/// The kernel numbers a device's queues with 16 bits.
+const MAX_QUEUE: u32 = 65_535;
 /// The most workers: one a CPU, on the largest machines.
 const MAX_WORKERS: usize = 1_024;
 /// The longest window for adopting connections that began before the daemon: an hour, in seconds.
@@ -351,6 +353,11 @@ impl Checker<'_> {
                         "an endpoint without an address can send nothing; list its addresses, or leave endpoint away",
                     );
                 }
+                let mut seen = BTreeSet::new();
+                if let Some(again) = endpoint.addresses.iter().position(|address| !seen.insert(*address)) {
+                    let field = format!("{field}.endpoint.addresses[{again}]");
+                    return fail(field, "the address is in the list already; leave it away here");
+                }
                 let Some(traffic) = traffic else { return fail(format!("{field}.traffic"), no_traffic) };
                 let mac = self.mac(&format!("{field}.endpoint.mac"), endpoint.mac)?;
                 Ok(Occupant::Endpoint { addresses: endpoint.addresses, mac, traffic })
@@ -394,8 +401,12 @@ impl Checker<'_> {
             let reason = "only an af_xdp port has a queue; leave it away or change the kind";
             return Err(self.error(format!("{field}.queue"), reason));
         }
-        if port.namespace.as_deref() == Some("") {
-            let reason = "a namespace's name cannot be empty; leave it away for the daemon's own";
+        if port.queue.is_some_and(|queue| queue > MAX_QUEUE) {
+            let reason = format!("no interface has a queue of that number; the greatest possible is {MAX_QUEUE}");
+            return Err(self.error(format!("{field}.queue"), reason));
+        }
+        if port.namespace.as_deref().is_some_and(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+            let reason = "a namespace's name has letters and no spaces; leave it away for the daemon's own";
             return Err(self.error(format!("{field}.namespace"), reason));
         }
         Ok(PortConfig { kind, interface: port.interface, namespace: port.namespace, queue: port.queue })

@@ -188,11 +188,26 @@ fn what_makes_no_sense_names_its_field_and_the_remedy() {
             "1 to 15 characters",
         ),
         (with_wire(&inside("kind: tap, interface: x, queue: 1"), ""), "wires[0].inside.queue", "only an af_xdp port"),
+        (
+            with_wire(&inside("kind: af_xdp, interface: x, queue: 70000"), ""),
+            "wires[0].inside.queue",
+            "the greatest possible is 65535",
+        ),
+        (
+            with_wire(&inside("kind: tap, interface: x, namespace: a b"), ""),
+            "wires[0].inside.namespace",
+            "letters and no spaces",
+        ),
+        (
+            with_wire(&wire("traffic: allow, endpoint: {addresses: [1.2.3.4, '::1', 1.2.3.4]}"), ""),
+            "wires[0].endpoint.addresses[2]",
+            "in the list already",
+        ),
         (with_wire(&inside("kind: tun, interface: x"), ""), "wires[0]", "make both tun, or use tap"),
         (
             with_wire(&inside("kind: tap, interface: x, namespace: ''"), ""),
             "wires[0].inside.namespace",
-            "cannot be empty",
+            "letters and no spaces",
         ),
         (with_wire(&pod_wire(), "workers: 0"), "workers", "1 to 1024 workers"),
         (with_wire(&pod_wire(), "workers: [{cpu: 1}, {cpu: 1}]"), "workers[1].cpu", "give each its own"),
@@ -225,6 +240,12 @@ fn a_node_needs_nothing_but_to_be_one() {
     assert_eq!(node.access, crate::kubernetes::Access::Kubeconfig { file, context: Some("c".to_owned()) });
     assert_eq!((node.pods, node.paths.cni_socket()), (RunningPods::Leave, "/r/cni.sock".into()));
     assert_eq!(node.paths.cluster(), Path::new("/s/cluster"));
+    assert_eq!((node.startup_taint, node.events), (None, false));
+    let node = parse("kubernetes: {}\nnode: n\nstartupTaint: penstock.io/not-ready\nevents: {denied: true}\n")
+        .unwrap()
+        .node
+        .unwrap();
+    assert_eq!((node.startup_taint.as_deref(), node.events), (Some("penstock.io/not-ready"), true));
 }
 
 #[test]
@@ -241,6 +262,8 @@ fn a_node_that_is_described_badly_is_refused() {
         ("kubernetes: {server: x}", "kubernetes.server: \"x\" is no URL"),
         ("kubernetes: {}\npaths: {run: r}", "paths.run: r is relative; write a path that begins with /"),
         ("kubernetes: {}\npods: maybe", "unknown variant `maybe`"),
+        ("kubernetes: {}\nstartupTaint: a=b:NoSchedule", "startupTaint: \"a=b:NoSchedule\" is no key of a taint"),
+        ("events: {denied: true}", "events: it goes with kubernetes"),
     ] {
         let refusal = refusal(text);
         assert!(refusal.contains(sentence), "{text}: {refusal}");
