@@ -51,6 +51,8 @@ cgroupRoot: /penstock-test-$name
 failSwapOn: false
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
+# Images are here to stay, however full the machine's disk is.
+imageGCHighThresholdPercent: 100
 evictionHard: {nodefs.available: "1%", imagefs.available: "1%"}
 resolvConf: ""
 CONFIG

@@ -65,6 +65,26 @@ impl<T: Pod> Pages<T> {
         Pages { start: start.cast(), length, mapping, mapped }
     }
 
+    /// `length` elements, all zeros, of which only what is touched takes memory: on small pages, given back whole when it is dropped. For
+    /// what is large and used in part.
+    ///
+    /// # Panics
+    /// As [`Pages::zeroed`].
+    pub fn sparse(length: usize) -> Self {
+        const { assert!(align_of::<T>() <= 4096) };
+        let bytes = length.checked_mul(size_of::<T>()).expect("memory that fits the address space").max(1);
+        // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing.
+        let mapping = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        let Some(mapping) = mapping.ok().and_then(NonNull::new) else {
+            handle_alloc_error(Layout::array::<T>(length).unwrap_or(Layout::new::<T>()));
+        };
+        // SAFETY: the whole mapping, none of whose content the advice changes. A refusal costs only memory.
+        let _ = unsafe { madvise(mapping.as_ptr(), bytes, Advice::LinuxNoHugepage) };
+        Pages { start: mapping.cast(), length, mapping, mapped: bytes }
+    }
+
     /// `length` elements of a file from this offset (a multiple of 4,096), shared with it: what is written stays in the file.
     /// The open file is locked for this process (flock(2)), so that nobody else who asks here has it at the same time.
     ///

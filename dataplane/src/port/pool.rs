@@ -9,6 +9,8 @@ use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
 
+use crate::arch::pages::Pages;
+
 /// Which pool a chunk belongs to: unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolId(u32);
@@ -127,9 +129,10 @@ impl Pool {
     /// Room kept before the bytes of a fresh chunk, for a tag or a virtio header.
     pub const HEADROOM: usize = 64;
 
-    /// A pool of ordinary memory: `count` chunks of `chunk_size` bytes. Pages are touched when they are first used.
+    /// A pool of ordinary memory: `count` chunks of `chunk_size` bytes. Only what was used of them takes memory, and what was is
+    /// given back with the pool: a node makes and drops one for every pod, of far more than most ever use.
     pub fn new(count: usize, chunk_size: usize) -> Self {
-        let mut region = vec![0u8; count * chunk_size].into_boxed_slice();
+        let mut region = Pages::<u8>::sparse(count * chunk_size);
         let base = NonNull::from(&mut region[..]).cast::<u8>();
         // SAFETY: `base` points to `count * chunk_size` bytes owned by `region`, which nobody else reaches.
         unsafe { Pool::from_region(base, count, chunk_size, Self::HEADROOM, Box::new(region)) }
@@ -307,6 +310,29 @@ mod tests {
         pool.release(other);
         assert_eq!(pool.outstanding(), 0);
         assert!(pool.frame(&[0; 200]).is_none(), "more than a chunk holds");
+    }
+
+    /// Bytes of the pool's region that take memory (mincore(2)).
+    fn resident(pool: &Pool) -> usize {
+        let mut pages = vec![0u8; (pool.count * pool.chunk_size).div_ceil(4096)];
+        // SAFETY: the region is mapped while the pool lives, and there is a byte for each of its pages.
+        let told =
+            unsafe { libc::mincore(pool.base.as_ptr().cast(), pool.count * pool.chunk_size, pages.as_mut_ptr()) };
+        assert_eq!(told, 0, "{}", std::io::Error::last_os_error());
+        pages.iter().filter(|page| *page & 1 != 0).count() * 4096
+    }
+
+    #[test]
+    fn a_pool_takes_what_is_used_of_it_also_where_another_one_was() {
+        for _ in 0..4 {
+            let mut pool = Pool::new(64, Pool::SUPER_FRAME);
+            let frame = pool.frame(&[1; 60]).unwrap();
+            pool.release(frame);
+            assert!(resident(&pool) <= 8192, "{} bytes for a frame of 60", resident(&pool));
+            let frames: Vec<_> = std::iter::from_fn(|| pool.frame(&[1; Pool::SUPER_FRAME - Pool::HEADROOM])).collect();
+            assert!(resident(&pool) >= 63 * Pool::SUPER_FRAME);
+            frames.into_iter().for_each(|frame| pool.release(frame));
+        }
     }
 
     #[test]

@@ -106,7 +106,9 @@ class Chart(Node):
             raise Failure(f"{failure}\n{self.logs()}") from None
 
     def logs(self, lines=40):
-        return self.cluster.kubectl("-n", NAMESPACE, "logs", "daemonset/penstock", "--all-containers", f"--tail={lines}", check=False)
+        """The last lines of a node's daemon and installer, without those of dropped frames."""
+        told = self.cluster.kubectl("-n", NAMESPACE, "logs", "daemonset/penstock", "--all-containers", "--tail=1000", check=False)
+        return "\n".join([line for line in told.splitlines() if '"event":' not in line][-lines:])
 
     def pods(self):
         return self.cluster.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=penstock")["items"]

@@ -25,22 +25,22 @@ class Traffic:
         cluster.reach(self.stranger, self.client, 80, "no")
         cluster.reach(self.client, self.server, 80, "yes")
 
-    def during(self, what, disturb):
+    def during(self, what, disturb, seconds=SECONDS):
         """Runs all flows, disturbs them after three seconds, and says what was seen."""
         cluster = self.cluster
         iperf_server = subprocess.Popen([*self.server.enter(), "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
-        counter = cluster.background(self.client, "heard", 9000, SECONDS + 2)
-        streaming = cluster.background(self.server, "stream", 7001, SECONDS, RATE)
+        counter = cluster.background(self.client, "heard", 9000, seconds + 2)
+        streaming = cluster.background(self.server, "stream", 7001, seconds, RATE)
         time.sleep(0.3)
-        listening = cluster.background(self.client, "listen", f"udp/{self.server.address}/7001", SECONDS + 1, ready=False)
-        denied = cluster.background(self.stranger, "send", f"udp/{self.client.address}/9000", SECONDS, RATE, ready=False)
-        bulk = subprocess.Popen([*self.client.enter(), "iperf3", "-c", self.server.address, "-t", str(SECONDS), "-b", "200M", "-J"], stdout=subprocess.PIPE, text=True)
+        listening = cluster.background(self.client, "listen", f"udp/{self.server.address}/7001", seconds + 1, ready=False)
+        denied = cluster.background(self.stranger, "send", f"udp/{self.client.address}/9000", seconds, RATE, ready=False)
+        bulk = subprocess.Popen([*self.client.enter(), "iperf3", "-c", self.server.address, "-t", str(seconds), "-b", "200M", "-J"], stdout=subprocess.PIPE, text=True)
         try:
             time.sleep(3)
             begin = time.monotonic()
             disturb()
             took = time.monotonic() - begin
-            report = report_of(bulk, SECONDS + 20)
+            report = report_of(bulk, seconds + 20)
             sent, heard = cluster.finish(streaming)["sent"], cluster.finish(listening)
             attempts, passed = cluster.finish(denied)["sent"], cluster.finish(counter)["frames"]
         finally:
@@ -89,7 +89,8 @@ def rolling_update(cluster):
     penstock = Installation(cluster)
     traffic = Traffic(cluster)
     before = {pod["metadata"]["uid"] for pod in penstock.pods()}
-    traffic.during("rolling update", penstock.restart)
+    # Long enough for the turn of every node.
+    traffic.during("rolling update", penstock.restart, 40)
     if before & {pod["metadata"]["uid"] for pod in penstock.pods()}:
         raise Failure("the DaemonSet's pods are the same as before")
 
