@@ -10,7 +10,6 @@ from world import CACHE, ROOT, RUN, Failure, run, until
 
 NAMESPACE = "penstock"
 CHART = ROOT / "deploy/helm/penstock"
-RENDERED = ROOT / "deploy/manifests/penstock.yaml"
 IMAGE = os.environ.get("PENSTOCK_IMAGE", str(ROOT / "target/penstock-image.tar"))
 REPOSITORY, TAG = "localhost/penstock", "test"
 # What fresh nodes come with until Penstock is there.
