@@ -3,6 +3,7 @@
 //! libcni keeps the result of each ADD in a file until DEL (`/var/lib/cni/results/`), with the container, the network namespace, and
 //! who the pod is. containerd and CRI-O both go through libcni.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Sandbox {
     /// Who it is.
     pub pod: PodIdentity,
 }
+
+/// The interface of the network that containerd attaches every pod to (`cni-loopback`).
+const LOOPBACK: &str = "lo";
 
 /// One of libcni's files, as far as it matters here.
 #[derive(Debug, Deserialize)]
@@ -87,15 +91,24 @@ pub fn running(results: &Path) -> Result<Vec<Sandbox>> {
     Ok(sandboxes)
 }
 
-/// Those of them that have an interface without a wire.
+/// Those of them that have an interface without a wire, each once: by the attachment that is such an interface, if one is. A
+/// runtime attaches every pod's loopback interface as well; that leads nowhere.
 ///
 /// # Errors
 /// As [`running`] and [`splice::scan`].
 pub fn unspliced(store: &Store, host: &Namespace, results: &Path) -> Result<Vec<Sandbox>> {
     let mut sandboxes = running(results)?;
-    sandboxes.retain(|sandbox| !sandbox.pod.name.is_empty());
-    let scan = splice::scan(store, host, sandboxes.iter().map(|sandbox| sandbox.netns.clone()))?;
-    sandboxes.retain(|sandbox| scan.unspliced.iter().any(|found| found.netns == sandbox.netns));
+    sandboxes.retain(|sandbox| !sandbox.pod.name.is_empty() && sandbox.attachment != LOOPBACK);
+    let namespaces: BTreeSet<PathBuf> = sandboxes.iter().map(|sandbox| sandbox.netns.clone()).collect();
+    let found = splice::scan(store, host, namespaces)?.unspliced;
+    sandboxes.retain(|sandbox| found.iter().any(|one| one.netns == sandbox.netns));
+    let is_meant =
+        |sandbox: &Sandbox| found.iter().any(|one| one.netns == sandbox.netns && one.interface == sandbox.attachment);
+    sandboxes.sort_by(|one, other| {
+        let by_container = one.container.cmp(&other.container);
+        by_container.then(is_meant(other).cmp(&is_meant(one))).then_with(|| one.attachment.cmp(&other.attachment))
+    });
+    sandboxes.dedup_by(|one, other| one.container == other.container);
     Ok(sandboxes)
 }
 

@@ -62,6 +62,26 @@ fn an_interface_without_a_wire_is_found() {
 }
 
 #[test]
+fn a_running_pod_is_found_once_and_by_its_own_attachment() {
+    let node = Node::new();
+    let pod = node.pod();
+    let name = pod.namespace.name();
+    run(&node.host, &format!("ip link add host-eth0 type veth peer name eth0 netns {name}"));
+    let results = tempfile::tempdir().unwrap();
+    // As containerd has it written: every pod is attached to the loopback network first.
+    for (network, attachment) in [("cni-loopback", "lo"), ("another", "aaa0"), ("pods", "eth0")] {
+        let text = serde_json::json!({
+            "kind": "cniCacheV1", "containerId": pod.container, "ifName": attachment, "networkName": network,
+            "netns": pod.namespace.path(), "cniArgs": [["K8S_POD_NAMESPACE", "web"], ["K8S_POD_NAME", "nginx"]],
+        });
+        std::fs::write(results.path().join(format!("{network}-x-{attachment}")), text.to_string()).unwrap();
+    }
+    let found = cni::sandbox::unspliced(&node.store(), &node.opened_host(), results.path()).unwrap();
+    let found: Vec<_> = found.iter().map(|it| (it.attachment.as_str(), it.network.as_str())).collect();
+    assert_eq!(found, [("eth0", "pods")]);
+}
+
+#[test]
 fn link_state_and_mtu_are_passed_on() {
     let mut node = Node::new();
     let mut pod = node.pod();
