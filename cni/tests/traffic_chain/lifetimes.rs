@@ -63,7 +63,7 @@ fn an_interface_without_a_wire_is_found() {
 
 #[test]
 fn a_running_pod_is_found_once_and_by_its_own_attachment() {
-    let node = Node::new();
+    let mut node = Node::new();
     let pod = node.pod();
     let name = pod.namespace.name();
     run(&node.host, &format!("ip link add host-eth0 type veth peer name eth0 netns {name}"));
