@@ -89,11 +89,19 @@ impl Node {
         Store::at(self.directory.path().join("run/netns"))
     }
 
-    fn start(&mut self, patience: u32) {
+    fn spawn(&self, patience: u32) -> Child {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.host.path().display())).arg(program());
         command.arg("wirer").arg(self.directory.path()).arg(patience.to_string());
-        self.wirer = Some(command.spawn().unwrap());
+        command.spawn().unwrap()
+    }
+
+    fn start(&mut self, patience: u32) {
+        self.wirer = Some(self.spawn(patience));
+        self.has_engine();
+    }
+
+    fn has_engine(&self) {
         eventually("an engine", || self.ask("notices").ok().filter(|notices| notices.contains("started")));
     }
 
@@ -309,6 +317,24 @@ fn with_the_wirer_everything_ends_and_the_next_one_finds_the_flows() {
         node.carry("8080");
         assert!(hears(&mut client, b"two", PATIENCE), "the flow was found in the file");
     }
+}
+
+#[test]
+fn a_second_wirer_stands_by_until_the_first_one_ends() {
+    let mut node = Node::new(5000);
+    let listener = node.listen(8080);
+    node.carry("8080");
+    let (mut client, mut server) = node.conversation(&listener, 8080);
+    let next = node.spawn(5000);
+    std::thread::sleep(SILENCE);
+    assert!(says(&mut client, &mut server, b"the first one's"));
+    let mut first = node.wirer.replace(next).unwrap();
+    assert_eq!((node.child("dataplane"), node.child("control")), (None, None), "it only waits");
+    kill(first.id(), Signal::TERM);
+    assert!(first.wait().unwrap().success());
+    node.has_engine();
+    node.carry("8080");
+    assert!(says(&mut client, &mut server, b"the second one's, and the flow was found in the file"));
 }
 
 /// Whether a process is there and no zombie.

@@ -106,7 +106,7 @@ impl Removal {
     fn patch(&self) -> Value {
         let told = json!([{ "name": UNINSTALL, "value": "yes" }]);
         let containers = ["penstock", "conflist"].map(|name| json!({ "name": name, "env": told }));
-        let strategy = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } });
+        let strategy = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": "100%" } });
         json!({ "spec": { "updateStrategy": strategy, "template": { "spec": { "containers": containers } } } })
     }
 

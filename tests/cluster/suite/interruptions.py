@@ -95,6 +95,37 @@ def rolling_update(cluster):
         raise Failure("the DaemonSet's pods are the same as before")
 
 
+@needs_penstock
+def update_beside(cluster):
+    """What a DaemonSet does with `maxSurge` (Kubernetes 1.22): a second pod stands by on each node, and takes over when the first one ends."""
+    penstock = Installation(cluster)
+    traffic, own = Traffic(cluster), ("-n", "penstock")
+    first = cluster.get("daemonset", *own, "penstock")
+    for key in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
+        first["metadata"].pop(key, None)
+    first.pop("status")
+    second = json.loads(json.dumps(first))
+    second["metadata"]["name"] = "next"
+    for labels in (second["spec"]["selector"]["matchLabels"], second["spec"]["template"]["metadata"]["labels"]):
+        labels["app.kubernetes.io/instance"] = "next"
+
+    def replaced(old, new):
+        cluster.apply(new)
+        cluster.kubectl(*own, "rollout", "status", f"daemonset/{new['metadata']['name']}", "--timeout=60s")
+
+        def end():
+            cluster.kubectl(*own, "delete", f"daemonset/{old['metadata']['name']}")
+            until("the old pods are gone", 40, lambda: not [pod for pod in penstock.pods() if pod["metadata"]["labels"]["app.kubernetes.io/instance"] == old["metadata"]["name"]])
+
+        return end
+
+    try:
+        traffic.during("update with the new pod beside", replaced(first, second), 20)
+    finally:
+        replaced(second, first)()
+        penstock.ready()
+
+
 def without_server(cluster):
     """Stops the API server; to be followed by `with_server`."""
     cluster.script("stop", "control", "kube-apiserver")
@@ -153,4 +184,4 @@ def restarted_without_server(cluster):
     cluster.reach(stranger, web, 80, "yes", within=30)
 
 
-TESTS = [dataplane_killed, control_killed, dataplane_hangs, rolling_update, server_stopped_for_a_minute, restarted_without_server]
+TESTS = [dataplane_killed, control_killed, dataplane_hangs, rolling_update, update_beside, server_stopped_for_a_minute, restarted_without_server]

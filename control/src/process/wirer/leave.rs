@@ -78,7 +78,7 @@ pub fn leave(config: &Config, settings: &Settings) -> CommandResult {
     let listener = config.metrics.map(http::bind).transpose().map_err(Failure::System)?;
     let leaving = Arc::new(Leaving(Mutex::new(Some("it has not begun yet".to_owned()))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::system)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::system)?;
         if let Some(listener) = listener {
@@ -90,7 +90,10 @@ pub fn leave(config: &Config, settings: &Settings) -> CommandResult {
             _ = interrupt.recv() => {}
         }
         Ok(Outcome::Done)
-    })
+    });
+    // It may still wait for another wirer's end.
+    runtime.shutdown_background();
+    result
 }
 
 /// Tries until it has worked, and never ends.

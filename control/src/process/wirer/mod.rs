@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tracing::{error, info, warn};
 
@@ -58,7 +59,7 @@ enum Input {
 /// Runs a node's daemon until a signal ends it: starts control and dataplane, and starts them again when they die.
 ///
 /// # Errors
-/// When another wirer is at work in the same directory, or the system refuses what is needed at the start.
+/// When the system refuses what is needed at the start.
 pub fn run(settings: Settings) -> CommandResult {
     let _lock = prepare(&settings)?;
     // Where pods are behind wires the kernel has it all, and each moment is one in which nothing passes.
@@ -95,7 +96,8 @@ fn now() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-/// Makes the directories, and keeps a second wirer from them.
+/// Makes the directories, and keeps a second wirer from them: it waits until the first one ends. A new version is started beside the old
+/// one so that between the two nothing passes for no longer than it takes to open sockets.
 fn prepare(settings: &Settings) -> Result<File, Failure> {
     let fail = |path: &Path, error: io::Error| Failure::System(format!("{}: {error}", path.display()));
     for directory in
@@ -110,12 +112,14 @@ fn prepare(settings: &Settings) -> Result<File, Failure> {
     let path = settings.run.join("wirer.lock");
     let lock = File::create(&path).map_err(|error| fail(&path, error))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(_) => Err(Failure::System(format!(
-            "{}: another penstock runs on this node; end it first, or give this one directories of its own",
-            path.display()
-        ))),
+        Err(Errno::WOULDBLOCK) => {
+            info!(lock = %path.display(), "another penstock runs on this node: this one stands by, and takes over when that one ends");
+            flock(&lock, FlockOperation::LockExclusive).map_err(|error| fail(&path, error.into()))?;
+            info!("the other one has ended: this one takes over");
+        }
+        locked => locked.map_err(|error| fail(&path, error.into()))?,
     }
+    Ok(lock)
 }
 
 /// A listening socket for root alone.
