@@ -45,8 +45,11 @@ def attempt(test, cluster):
 
 def clean(cluster):
     """Takes away what a test made; what is on its way to its end need not be waited for."""
-    cluster.kubectl("delete", "networkpolicy", "--all", "--all-namespaces", check=False)
-    names = [name for name in cluster.kubectl("get", "namespaces", "-o", "name", check=False).split() if name.removeprefix("namespace/t").isdigit()]
+    every = [name.removeprefix("namespace/") for name in cluster.kubectl("get", "namespaces", "-o", "name", check=False).split()]
+    for name in every:
+        # As a collection: ten thousand one by one take minutes.
+        cluster.kubectl("delete", "--raw", f"/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies", check=False)
+    names = [f"namespace/{name}" for name in every if name.removeprefix("t").isdigit()]
     if names:
         cluster.kubectl("delete", "--wait=false", *names, check=False)
 
