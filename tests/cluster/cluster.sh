@@ -130,6 +130,6 @@ down) down ;;
 kubectl) kubectl_of "$@" ;;
 exec) enter "$@" ;;
 stop) enter "$1" sh -c "kill \$(cat $run/$1/$2.pid)" ;;
-start) enter "$1" sh -c "cd $run/$1; sh -c \"\$(cat $2.command)\" >>$2.log 2>&1 & echo \$! >$run/$1/$2.pid" ;;
+start) enter "$1" sh -c "cd $run/$1; sh -c \"exec \$(cat $2.command)\" >>$2.log 2>&1 & echo \$! >$run/$1/$2.pid" ;;
 *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
