@@ -73,21 +73,19 @@ impl ServerArgs {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
         runtime.block_on(async {
             let mut source = Source::open(SourceConfig::new(self.access())).await.map_err(Failure::input)?;
-            let mut why = "it has not told its whole state in time".to_owned();
             let told = tokio::time::timeout(PATIENCE, async {
                 loop {
                     match source.next().await {
-                        Update::Synced(_) => return,
-                        Update::Disconnected { trouble, .. } => why = trouble.to_string(),
+                        Update::Synced(_) => return Ok(()),
+                        Update::Disconnected { trouble, .. } => return Err(trouble),
                         Update::Report(report) => eprintln!("penstock: warning: {report}"),
                         Update::Restored(..) | Update::Changed(_) | Update::Connected => {}
                     }
                 }
             });
-            match (told.await, source.cluster()) {
-                (Ok(()), Some(cluster)) => Ok(cluster.clone()),
-                _ => Err(Failure::System(format!("the API server does not say what there is: {why}"))),
-            }
+            let late = || Failure::System("the API server has not told its whole state in time; try again".to_owned());
+            told.await.map_err(|_| late())?.map_err(Failure::system)?;
+            source.cluster().cloned().ok_or_else(late)
         })
     }
 }
