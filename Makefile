@@ -4,10 +4,10 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 PENSTOCK := target/release/penstock
 
-.PHONY: help setup build cni image manifests demo test test-cluster check bench micro-bench fuzz planted-bugs install clean
+.PHONY: help setup build cni image manifests demo test test-cluster test-cluster-all check bench micro-bench fuzz planted-bugs install clean
 
 help: ## what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## install what is missing (apt); says nothing when nothing is
 	@scripts/setup.sh
@@ -30,8 +30,11 @@ demo: build ## ten policies over real connections between pods on this machine (
 test: setup ## all tests, those with namespaces and real traffic included (root)
 	scripts/test.sh
 
-test-cluster: ## tests over real pods on a real Kubernetes that is built once and started here (root; tests/cluster/README.md)
+test-cluster: ## tests over real pods on a real Kubernetes, built once and started here (root; tests/cluster/README.md)
 	scripts/test-cluster.sh
+
+test-cluster-all: ## the same over ptp, bridge and a plugin in the manner of the AWS VPC CNI
+	PRIMARIES="ptp bridge vpc" scripts/test-cluster.sh
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh

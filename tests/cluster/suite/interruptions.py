@@ -12,7 +12,7 @@ from installation import Installation
 from suite import needs_penstock
 from world import Failure, Passed, say, until
 
-SECONDS, RATE = 14, 500
+SECONDS, RATE = 11, 500
 
 
 class Traffic:

@@ -62,9 +62,9 @@ def first_packet_is_denied(cluster):
     for where, kind in [(theirs, "Egress"), (ours, "Ingress")]:
         cluster.isolate(where, kind)
         time.sleep(1)
-        counter = cluster.background(web, "heard", 7000, 30)
+        counter = cluster.background(web, "heard", 7000, 90)
         first_packets(cluster, theirs, web, 10, kind.lower())
-        frames = cluster.finish(counter)["frames"]
+        frames = cluster.enough(counter)["frames"]
         say(f"default-deny {kind}: ten pods each sent at once, {frames} frames arrived")
         if frames:
             raise Passed(f"{frames} frames passed under default-deny {kind}")
@@ -77,9 +77,9 @@ def first_packet_is_not_lost(cluster):
     rule = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": [{"podSelector": {"matchLabels": {"role": "allowed"}}}]}], "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]}
     cluster.apply(cluster.policy(namespace, "allowed", rule))
     time.sleep(1)
-    counter = cluster.background(web, "heard", 7000, 30)
+    counter = cluster.background(web, "heard", 7000, 90)
     first_packets(cluster, namespace, web, 10, "allowed")
-    frames = cluster.finish(counter)["frames"]
+    frames = cluster.enough(counter)["frames"]
     say(f"allowed: ten pods each sent one datagram at once, {frames} arrived")
     if frames != 10:
         raise Failure(f"{frames} of 10 first datagrams arrived")

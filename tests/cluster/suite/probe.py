@@ -4,7 +4,7 @@
   probe.py reach ATTEMPTS TIMEOUT TARGET…    TARGET: PROTOCOL/ADDRESS/PORT[/SOURCE]; "yes", "no" or what went wrong, for each
   probe.py serve PROTOCOL/PORT[/ADDRESS]…    answers until it is killed; prints "ready" first
   probe.py send TARGET SECONDS RATE          datagrams, numbered; prints how many
-  probe.py heard PORT SECONDS                frames with this destination port that come in here, counted below all sockets
+  probe.py heard PORT SECONDS                frames with this destination port that come in here, counted below all sockets, until the time is over or SIGTERM comes
   probe.py stream PORT SECONDS RATE          waits for one datagram, then sends back numbered ones, from PORT
   probe.py listen TARGET SECONDS             sends one datagram, then counts the numbered ones that come back
   probe.py cut PORT QUIET                    when the last datagram came (monotonic clock) before QUIET seconds without one
@@ -12,6 +12,7 @@
 """
 import json
 import selectors
+import signal
 import socket
 import ssl
 import struct
@@ -96,14 +97,16 @@ def send(target, seconds, rate):
 
 def heard(port, seconds):
     everything = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
-    end, frames = time.monotonic() + float(seconds), 0
+    end, frames, told = time.monotonic() + float(seconds), 0, []
+    # Whoever has seen enough says so.
+    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
     print("ready", flush=True)
-    while (left := end - time.monotonic()) > 0:
-        everything.settimeout(left)
+    while not told and (left := end - time.monotonic()) > 0:
+        everything.settimeout(min(left, 0.2))
         try:
             packet, (_, _, kind, *_) = everything.recvfrom(128)
         except TimeoutError:
-            break
+            continue
         header = (packet[0] & 15) * 4
         outgoing = kind == socket.PACKET_OUTGOING
         if not outgoing and packet[9] in (6, 17) and struct.unpack_from("!H", packet, header + 2)[0] == int(port):
