@@ -18,9 +18,9 @@ for values in "" "--set serviceMonitor.enabled=true" "--set startupTaint=penstoc
     "$helm" template penstock "$chart" --namespace penstock $values >/dev/null
 done
 text=$(
-    echo "# Rendered from deploy/helm/penstock by \`make manifests\`. Set the image to one that your nodes can have."
+    echo "# Rendered from deploy/helm/penstock by \`make manifests\`, for Kubernetes 1.20 and newer. Set the image to one that your nodes can have."
     printf -- '---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: penstock\n'
-    "$helm" template penstock "$chart" --namespace penstock --no-hooks
+    "$helm" template penstock "$chart" --namespace penstock --no-hooks --kube-version 1.20.0
 )
 if [ "${1:-}" = --check ]; then
     diff <(echo "$text") "$rendered" || { echo "manifests: $rendered is not what the chart renders: make manifests" >&2 && exit 1; }

@@ -6,7 +6,7 @@ import time
 from installation import TAINT, Installation
 from interruptions import report_of
 from suite import needs_penstock
-from world import CACHE, PROBE, Failure, Place, say, until
+from world import CACHE, PROBE, ROOT, Failure, Place, say, until
 
 
 @needs_penstock
@@ -129,6 +129,8 @@ def asked_by_kubectl(cluster):
     if f"{web}" not in (pods := cluster.penstock("pods", "--node", "node1")):
         raise Failure(f"kubectl penstock pods: {pods}")
     until("the drop is told", 10, lambda: f"{namespace}/default-deny" in cluster.penstock("drops", "--pod", f"{web}"))
+    # The manifests for those without Helm, as this server sees them.
+    cluster.kubectl("apply", "--dry-run=server", "-f", ROOT / "deploy/manifests/penstock.yaml")
     why = cluster.penstock("explain", f"{stranger}", f"{web}", "TCP/80")
     if "deny" not in why or f"{namespace}/default-deny" not in why:
         raise Failure(f"kubectl penstock explain: {why}")
