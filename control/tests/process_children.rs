@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -317,6 +317,26 @@ fn with_the_wirer_everything_ends_and_the_next_one_finds_the_flows() {
         node.carry("8080");
         assert!(hears(&mut client, b"two", PATIENCE), "the flow was found in the file");
     }
+}
+
+#[test]
+fn a_raised_mtu_is_followed_by_the_whole_wire() {
+    let node = Node::new(5000);
+    node.carry("8080");
+    let socket = |namespace: &Namespace, address: &str| namespace.run(|| UdpSocket::bind(address).unwrap()).unwrap();
+    let (pod, host) = (socket(&node.pod, "10.88.0.2:0"), socket(&node.host, "10.88.0.1:8080"));
+    host.set_read_timeout(Some(SILENCE)).unwrap();
+    for (namespace, device) in [(&node.host, "veth0"), (&node.pod, "eth0")] {
+        let words = ["-n", namespace.name(), "link", "set", device, "mtu", "9000"];
+        assert!(Command::new("ip").args(words).status().unwrap().success());
+    }
+    // One frame: it fits the MTU.
+    let datagram = [7; 8_000];
+    eventually("a datagram of 8,000 bytes", || {
+        pod.send_to(&datagram, "10.88.0.1:8080").unwrap();
+        let mut taken = [0; 9_000];
+        host.recv(&mut taken).ok().filter(|&length| taken[..length] == datagram)
+    });
 }
 
 #[test]

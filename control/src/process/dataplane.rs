@@ -20,6 +20,9 @@ use super::{bind_to_parent, channel, parent, seal};
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::enforcer::{Enforcer, EnforcerConfig, WireSpec};
 
+/// The largest MTU that a device may be given later: what networks with jumbo frames use at the most.
+const JUMBO: usize = 9_216;
+
 /// How long an attachment waits for the wirer's sockets, which come by another channel.
 const PORTS: Duration = Duration::from_secs(5);
 
@@ -218,7 +221,8 @@ impl Dataplane {
         };
         let port = |side: usize| {
             let socket = found.sockets[side].try_clone().map_err(|error| format!("wire {}: {error}", carried.name))?;
-            Ok::<_, String>(AfPacket::adopt(socket, &found.devices[side], found.mtus[side]))
+            // An MTU that is raised later is followed by the devices; they refuse what is too long for them.
+            Ok::<_, String>(AfPacket::adopt(socket, &found.devices[side], found.mtus[side].max(JUMBO)))
         };
         let (inside, outside) = (port(0)?, port(1)?);
         let named = |side: usize| PortSpec::new(PortKind::AfPacket, found.devices[side].clone());
