@@ -1,12 +1,11 @@
 //! The dataplane's process: the workers and the rules' compiler, shut in with the descriptors that it was given.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane::flow::{FlowConfig, FlowRegion, MidStream};
 use dataplane::port::af_packet::AfPacket;
@@ -19,6 +18,9 @@ use super::message::{Carried, Counted, Engine as Asked, FromDataplane, ToDatapla
 use super::{bind_to_parent, channel, parent, seal};
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::enforcer::{Enforcer, EnforcerConfig, WireSpec};
+
+/// How long a process that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(3);
 
 /// The largest MTU that a device may be given later: what networks with jumbo frames use at the most.
 const JUMBO: usize = 9_216;
@@ -90,6 +92,19 @@ pub fn run() -> CommandResult {
     Ok(Outcome::Done)
 }
 
+/// A worker's flows. The dataplane before this one may still be dying: its memory is given back first, its locks last.
+fn region(file: &OwnedFd, flows: usize) -> std::io::Result<(FlowRegion, bool)> {
+    let until = Instant::now() + DYING;
+    loop {
+        match FlowRegion::shared(file, flows) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn start_engine(
     workers: &[Option<usize>],
     flows: usize,
@@ -99,8 +114,7 @@ fn start_engine(
     if files.len() != workers.len() {
         return Err(format!("{} files of flows came for {} workers", files.len(), workers.len()));
     }
-    let region = |file: OwnedFd| FlowRegion::shared(File::from(file), flows);
-    let regions = files.into_iter().map(region).collect::<Result<Vec<_>, _>>();
+    let regions = files.iter().map(|file| region(file, flows)).collect::<Result<Vec<_>, _>>();
     let regions = regions.map_err(|error| format!("opening the file of a worker's flows: {error}"))?;
     let mid_stream = mid_stream.map_or(MidStream::Refuse, |until| MidStream::Until(Time(until)));
     let config = EnforcerConfig {
