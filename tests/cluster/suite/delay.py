@@ -13,7 +13,7 @@ PAGE = """# From `kubectl apply` to enforced
 The time from a policy's request being sent to the API server to the last datagram that passes, at a thousand a second, on a real Kubernetes 1.20 of
 two nodes in network namespaces of one machine ({cpus} CPUs, Linux {kernel}), which also runs its API server, etcd and kubelets. Written by
 ```
-make image && ROUNDS=100 REPORT=bench/report/cluster.md tests/cluster/suite/run.py from_apply_to_enforced
+PENSTOCK_PROFILE=dev make image && ROUNDS=100 REPORT=bench/report/cluster.md tests/cluster/suite/run.py from_apply_to_enforced
 ```
 
 | policies in the cluster | median | tail |
@@ -39,7 +39,7 @@ def once(cluster, client, web, deny):
     """Seconds from a policy's request being sent to the last datagram that passes, out of a thousand a second."""
     sender = cluster.background(client, "send", f"udp/{web.address}/7002", 60, 1000, ready=False)
     try:
-        last = cluster.background(web, "cut", 7002, 1.0)
+        last = cluster.background(web, "cut", 7002, 0.6)
         url = f"https://127.0.0.1:6443/apis/networking.k8s.io/v1/namespaces/{web.namespace}/networkpolicies"
         words = ["ip", "netns", "exec", "penstock-k8s-control", "/usr/bin/python3", PROBE, "post", url, pathlib.Path(RUN, "token").read_text().strip()]
         asked = json.loads(run(*words, stdin=json.dumps(deny)))
