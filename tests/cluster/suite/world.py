@@ -61,11 +61,12 @@ class Pod:
         return f"{self.namespace}/{self.name}"
 
     def process(self):
-        """A process of the pod, as the machine numbers it."""
-        for procs in glob.glob(f"/sys/fs/cgroup/pids/penstock-test-{self.node}/**/pod{self.uid}/*/cgroup.procs", recursive=True):
-            if found := pathlib.Path(procs).read_text().split():
-                return found[0]
-        raise Failure(f"{self} has no process")
+        """The pod's oldest process, as the machine numbers it: others, such as those that serve one connection, come and go."""
+        files = glob.glob(f"/sys/fs/cgroup/pids/penstock-test-{self.node}/**/pod{self.uid}/*/cgroup.procs", recursive=True)
+        found = [int(process) for procs in files for process in pathlib.Path(procs).read_text().split()]
+        if not found:
+            raise Failure(f"{self} has no process")
+        return min(found)
 
     def enter(self):
         """Words before a command that is to run in its network namespace."""
