@@ -13,3 +13,4 @@ pub mod plot;
 pub mod random;
 pub mod rulesets;
 pub mod scale;
+pub mod seen;

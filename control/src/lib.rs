@@ -1,6 +1,7 @@
 //! Penstock's control side: Kubernetes objects to rules, and the commands that people type.
 
 pub mod command;
+pub mod conntrack;
 pub mod daemon;
 pub mod enforcer;
 pub mod kubernetes;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::address::Address;
 use crate::packet::{Direction, Tuple};
 use crate::rules::{RuleId, WireId};
 use crate::stats::Counter;
@@ -46,6 +47,8 @@ pub struct Dropped {
     pub reason: DropReason,
     /// Who talked to whom, when the frame could be read that far.
     pub tuple: Option<Tuple>,
+    /// The far end that it was judged as, and the port, if that is not what the packet shows.
+    pub judged_as: Option<(Address, u16)>,
     /// The rule that denied it, if one did.
     pub rule: Option<RuleId>,
     /// The policy generation that judged it; 0 before any.

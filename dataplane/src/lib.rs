@@ -28,6 +28,7 @@ pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod frame;
+pub mod frontend;
 pub mod guard;
 pub mod packet;
 pub mod parse;

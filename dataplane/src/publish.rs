@@ -45,6 +45,7 @@ use arc_swap::ArcSwap;
 use crate::address::Address;
 use crate::classify::compile::{Compiled, Compiler};
 use crate::classify::{Classifier, CompileError, MAX_CELLS, WireSlot};
+use crate::frontend::{FrontendChange, Frontends};
 use crate::packet::Direction;
 use crate::rules::{Epoch, GroupId, RuleSet, WireId, WireRules};
 
@@ -78,6 +79,8 @@ pub struct Change {
     /// Addresses, each with all groups that it is in from now on. Groups that no rule names are left aside: who names a group
     /// for the first time names its members with it.
     pub members: Vec<(Address, Arc<[GroupId]>)>,
+    /// Frontends, which no rule names: what is different among them touches no flow that passes already.
+    pub frontends: FrontendChange,
 }
 
 /// A published rule set. It never changes.
@@ -87,6 +90,7 @@ pub struct Snapshot {
     classifier: Classifier,
     /// For each slot the epoch of each direction.
     epochs: Box<[[Epoch; 2]]>,
+    frontends: Arc<Frontends>,
 }
 
 impl Snapshot {
@@ -98,6 +102,11 @@ impl Snapshot {
     /// The rules.
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
+    }
+
+    /// Addresses that stand for others.
+    pub fn frontends(&self) -> &Frontends {
+        &self.frontends
     }
 
     /// A wire's slot in this snapshot; `None` if it does not know the wire, which is closed then.
@@ -175,6 +184,7 @@ impl Publisher {
             generation: Generation::NONE,
             classifier: Classifier::default(),
             epochs: Box::default(),
+            frontends: Arc::default(),
         });
         Publisher {
             shared: Arc::new(Shared {
@@ -208,7 +218,11 @@ impl Publisher {
         let compiled = history.compiler.change(change)?;
         let (epochs, last_epoch) = history.epochs(&compiled);
         let generation = Generation(history.snapshot.generation.0 + 1);
-        let snapshot = Arc::new(Snapshot { generation, classifier: compiled.classifier, epochs });
+        let mut frontends = Arc::clone(&history.snapshot.frontends);
+        if change.whole || !change.frontends.is_empty() {
+            Arc::make_mut(&mut frontends).apply(&change.frontends, change.whole);
+        }
+        let snapshot = Arc::new(Snapshot { generation, classifier: compiled.classifier, epochs, frontends });
         let old = self.shared.current.swap(Arc::clone(&snapshot));
         self.shared.generation.0.store(generation.0, Ordering::SeqCst);
         lock(&self.retired).push(old);

@@ -59,6 +59,17 @@ pub enum Action {
     Ask(u16),
 }
 
+/// The kinds of question that an [`Action::Ask`] of a rule, or a frontend, may put. Others are for whoever writes the rules and answers.
+pub mod asked {
+    /// Who is behind the source, which is a host's: the host itself, which passes, or somebody whose address was rewritten and who is
+    /// judged instead.
+    pub const CLIENT: u16 = 1;
+    /// Whether the host, whose address the source is, opened the connection itself. Nobody else is let in by it.
+    pub const HOST: u16 = 2;
+    /// Which backend a frontend's connection reaches ([`crate::frontend`]).
+    pub const BACKEND: u16 = 3;
+}
+
 /// A rule's number, which control can name: an index into a table that it keeps with the rule set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RuleId(pub u32);

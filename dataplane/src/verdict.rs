@@ -103,8 +103,12 @@ drop_reasons! {
     FlowCut => "flow_cut", "The connection was cut when policy no longer allowed it; it stays cut.";
     // Policy.
     PolicyDenied => "policy_denied", "Policy does not allow it.";
+    OtherNode => "other_node", "It comes from another node's address, which policy does not allow: that node itself, or a client that kube-proxy hid there.";
+    ServiceDenied => "service_denied", "Policy allows none of the endpoints that the Service's address stands for.";
+    ServiceMixed => "service_mixed", "Policy allows only some of the endpoints that the Service's address stands for, and which one it reaches is not known.";
     WireClosed => "wire_closed", "No policy that knows this wire has been published yet.";
     AskDenied => "ask_denied", "Control found what the packet does not show, and policy does not allow that.";
+    AskUnknown => "ask_unknown", "The kernel's connection tracking does not know whom the packet's address stands for, or could not be asked.";
     AskTimeout => "ask_timeout", "Control did not answer in time.";
     AskQueueFull => "ask_queue_full", "Too many packets wait for an answer of control.";
     // Ports.

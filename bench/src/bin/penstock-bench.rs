@@ -1,9 +1,10 @@
 //! The `penstock-bench` command: Penstock and its peers side by side.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
@@ -19,6 +20,7 @@ use penstock_bench::compare::run::{Effort, Results};
 use penstock_bench::compare::{experiment, process, topology, worker};
 use penstock_bench::environment::Environment;
 use penstock_bench::micro::fresh_seed;
+use penstock_bench::seen;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +43,19 @@ enum Command {
         part: Part,
         #[arg(long)]
         quick: bool,
+    },
+    /// Whether the kernel's connection tracking knows first packets: watch an interface of this network namespace.
+    #[command(hide = true)]
+    Seen { interface: String, way: seen::Way, kind: seen::Kind },
+    /// Open connections at a rate, for those who watch.
+    #[command(hide = true)]
+    Open {
+        to: SocketAddr,
+        kind: seen::Kind,
+        rate: u32,
+        seconds: u64,
+        #[arg(long)]
+        from: Option<IpAddr>,
     },
     /// A process in which Penstock is measured.
     #[command(hide = true)]
@@ -97,6 +112,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(options) => compare(&options),
         Command::Part { part, quick } => part.measure(quick),
+        Command::Seen { interface, way, kind } => {
+            seen::watch(&interface, way, kind, Duration::from_secs(2)).map(|seen| println!("{seen}"))
+        }
+        Command::Open { to, kind, rate, seconds, from } => {
+            seen::open(to, from, kind, rate, Duration::from_secs(seconds)).map(|count| println!("{count}"))
+        }
         Command::Worker { order } => worker::main(&order),
         Command::Bare { kind, inside_namespace, inside, outside_namespace, outside, cpu } => {
             let (inside, outside) =

@@ -140,6 +140,8 @@ pub struct Judged {
     pub direction: Direction,
     /// The originator's tuple, or the one that stands for it ([`FlowTable::judge_as`]).
     pub tuple: Tuple,
+    /// Whether it is the latter.
+    pub stands_for: bool,
     /// The age of the policy that allowed it.
     pub epoch: Epoch,
 }

@@ -302,7 +302,7 @@ impl FlowTable {
                 (None, _) => {}
             }
         }
-        Judged { direction, tuple, epoch: entry.epoch() }
+        Judged { direction, tuple, stands_for: entry.is_judged_as(), epoch: entry.epoch() }
     }
 
     /// In which direction a flow was judged, and the age of the policy that allowed it: what every frame is asked.

@@ -111,8 +111,10 @@ impl Datapath {
         let Judged { crossing: Crossing { direction, now, length, .. }, report, generation, .. } = *judged;
         wire.stats.direction(direction).dropped(reason).add(1);
         let (tuple, rule) = (report.tuple(), report.rule());
-        let judged = report.judged.unwrap_or(direction);
-        let dropped = Dropped { at: now, wire: wire.id, direction, judged, reason, tuple, rule, generation, length };
+        let (judged, judged_as) = (report.judged.unwrap_or(direction), report.judged_as);
+        let wire_id = wire.id;
+        let dropped =
+            Dropped { at: now, wire: wire_id, direction, judged, reason, tuple, judged_as, rule, generation, length };
         self.events.post(Event::Dropped(dropped));
         if let Some(pool) = &mut self.pools[wire.pool] {
             wire.release(frame, direction, pool);
@@ -170,7 +172,19 @@ impl Datapath {
                 stats.dropped(reason).add(1);
                 let (judged, tuple, rule, generation) = (direction, None, None, 0);
                 let length = frame.length() as u32;
-                let dropped = Dropped { at: now, wire: id, direction, judged, reason, tuple, rule, generation, length };
+                let judged_as = None;
+                let dropped = Dropped {
+                    at: now,
+                    wire: id,
+                    direction,
+                    judged,
+                    reason,
+                    tuple,
+                    judged_as,
+                    rule,
+                    generation,
+                    length,
+                };
                 events.post(Event::Dropped(dropped));
             });
             if let Err(error) = result {

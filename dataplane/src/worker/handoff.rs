@@ -18,73 +18,18 @@
 //! can be lost between the two.
 
 use std::fmt;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::flow::FlowHash;
 use crate::frame::{BURST, Burst, Frame};
 use crate::packet::{Direction, Tuple};
 use crate::port::{Pool, PoolId};
+use crate::worker::Doorbell;
 
 /// Frames that a lane has away at all others together, when none of them takes more than its part.
 const AWAY: usize = 1024;
-
-/// What wakes a worker.
-#[derive(Debug)]
-pub struct Doorbell {
-    descriptor: OwnedFd,
-    /// Set by the worker before it looks at its rings for the last time.
-    sleeping: AtomicBool,
-}
-
-impl Doorbell {
-    /// A doorbell of nobody yet.
-    ///
-    /// # Errors
-    /// When the system has no descriptor left.
-    pub fn new() -> io::Result<Doorbell> {
-        let descriptor = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Doorbell { descriptor, sleeping: AtomicBool::new(false) })
-    }
-
-    /// The descriptor: readable while somebody has rung.
-    pub fn descriptor(&self) -> &OwnedFd {
-        &self.descriptor
-    }
-
-    /// Wakes the worker if it sleeps, and makes its next sleep a short one if not.
-    pub fn ring(&self) {
-        // The counter can only overflow when the worker has not read it for 2^64 wake-ups: it is awake, then.
-        let _full = rustix::io::write(&self.descriptor, &1u64.to_ne_bytes());
-    }
-
-    /// Wakes the worker if it sleeps, after something was put where it looks before it falls asleep.
-    ///
-    /// One of the two sees the other: either the worker finds what was put, or the caller finds the worker asleep. Both
-    /// write first and read then, with a fence between.
-    pub(super) fn call(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
-            self.ring();
-        }
-    }
-
-    /// Says that the worker is about to sleep. Afterwards it has to look at its rings once more.
-    pub(super) fn lie_down(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-
-    /// Says that the worker is awake.
-    pub(super) fn get_up(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
-    }
-}
 
 /// A frame on its way to its flow's owner.
 #[derive(Debug)]

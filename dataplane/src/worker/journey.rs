@@ -1,13 +1,15 @@
 //! The frame's journey between `receive` and `act`: what becomes of one frame, decided in the order of the steps
 //! below. Nothing here sends, counts frames or logs; that is the worker's single exit.
 
+use crate::address::Address;
 use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
 use crate::fragment::{Admission, DatagramRef, FragmentTable};
 use crate::frame::Frame;
+use crate::frontend::{Backend, Together, judge_together};
 use crate::guard::Passage;
 use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, TcpFlags, Transport, Tuple};
 use crate::publish::Snapshot;
-use crate::rules::{Action, Decision, Epoch, Query, RuleId};
+use crate::rules::{Action, Decision, Epoch, Query, RuleId, asked};
 use crate::verdict::DropReason;
 use crate::wire::{Tracking, Wire};
 use crate::worker::ahead::{Lookup, Read};
@@ -38,6 +40,8 @@ pub(super) struct Report<'a> {
     pub(super) decision: Option<Decision>,
     /// The direction whose policy it was asked about.
     pub(super) judged: Option<Direction>,
+    /// The far end that it was judged as, and the port, if that is not what the packet shows.
+    pub(super) judged_as: Option<(Address, u16)>,
     /// A live flow was judged again.
     pub(super) rejudged: bool,
     /// The frame is the first fragment of this datagram: held ones follow it.
@@ -82,7 +86,7 @@ pub(super) struct Journey<'a, 'r> {
     pub(super) report: &'a mut Report<'r>,
 }
 
-impl Journey<'_, '_> {
+impl<'a> Journey<'a, '_> {
     /// The whole journey of one frame.
     #[inline]
     pub(super) fn fate(&mut self, frame: &Frame) -> Fate {
@@ -168,7 +172,8 @@ impl Journey<'_, '_> {
             return self.stateless(packet, icmp);
         }
         let decision = self.classify_frame(lookup)?;
-        self.settle(self.crossing.direction, decision)
+        let direction = self.crossing.direction;
+        self.settle(direction, query(direction, &lookup.key.tuple(direction)), decision)
     }
 
     /// An ICMP error passes if it is about a live flow that policy still allows.
@@ -184,7 +189,7 @@ impl Journey<'_, '_> {
         let decision = self.classify(self.crossing.direction, question)?;
         match decision.action {
             Action::Allow | Action::Pass => Ok(Fate::Forward),
-            Action::Deny | Action::Ask(_) => Err(DropReason::PolicyDenied),
+            Action::Deny | Action::Ask(_) => Err(self.denied(self.crossing.direction, question.peer)),
         }
     }
 
@@ -215,9 +220,23 @@ impl Journey<'_, '_> {
     #[cold]
     fn judge_stale(&mut self, flow: FlowRef, current: Epoch) -> Result<Fate, DropReason> {
         self.report.rejudged = true;
-        let Judged { direction, tuple, .. } = self.flows.judged(flow);
-        let decision = self.classify(direction, query(direction, &tuple))?;
-        match self.settle(direction, decision) {
+        let Judged { direction, tuple, stands_for, .. } = self.flows.judged(flow);
+        let question = query(direction, &tuple);
+        let settled = if stands_for && question.peer == question.local {
+            // Nobody is kept from itself.
+            Ok(Fate::Forward)
+        } else if !stands_for && let Some(backends) = self.frontend(direction, &question) {
+            // Which backend it reached is known by now, and that one is to be judged.
+            self.settle_frontend(direction, question, backends, true)
+        } else {
+            let decision = self.classify(direction, question)?;
+            match decision.action {
+                // It was asked before: the host itself.
+                Action::Ask(asked::CLIENT | asked::HOST) if stands_for => Ok(Fate::Forward),
+                _ => self.settle(direction, question, decision),
+            }
+        };
+        match settled {
             Ok(Fate::Forward) => {
                 self.note_judged_as(flow)?;
                 self.flows.set_epoch(flow, current);
@@ -235,8 +254,13 @@ impl Journey<'_, '_> {
         self.flows.can_open(packet, self.crossing.now)?;
         let direction = self.crossing.direction;
         let epoch = self.epoch(direction)?;
+        let question = query(direction, &lookup.key.tuple(direction));
         let decision = self.classify_frame(lookup)?;
-        match self.settle(self.crossing.direction, decision)? {
+        let settled = match self.frontend(direction, &question) {
+            Some(backends) if decision != Decision::OPEN => self.settle_frontend(direction, question, backends, false),
+            _ => self.settle(direction, question, decision),
+        };
+        match settled? {
             Fate::Forward => {
                 let flow = self.flows.insert_hashed(&lookup.key, lookup.hash, &self.crossing, packet, epoch)?;
                 self.note_judged_as(flow)?;
@@ -270,23 +294,94 @@ impl Journey<'_, '_> {
         Ok(decision)
     }
 
+    /// The backends of the frontend that a packet is sent to.
+    fn frontend(&self, direction: Direction, question: &Query) -> Option<&'a [Backend]> {
+        let policy: &'a Snapshot = self.policy;
+        match direction {
+            Direction::Egress => policy.frontends().find(question.peer, question.protocol, question.port),
+            Direction::Ingress => None,
+        }
+    }
+
+    /// Turns what is said of a frontend's backends into a fate. Of a connection that `is_live` it is asked first which one it reaches:
+    /// a frontend's backends come and go, and that one stays.
+    #[cold]
+    fn settle_frontend(
+        &mut self,
+        direction: Direction,
+        question: Query,
+        backends: &[Backend],
+        is_live: bool,
+    ) -> Result<Fate, DropReason> {
+        let finding = self.resumed.and_then(|resumed| resumed.finding);
+        match finding {
+            Some(Finding::JudgeAs(tuple)) => return self.judge_instead(direction, query(direction, &tuple), None),
+            Some(Finding::Deny) => return Err(DropReason::AskDenied),
+            Some(Finding::Allow) => return Ok(Fate::Forward),
+            Some(Finding::Unknown) => {}
+            None if is_live => return Ok(Fate::Ask(asked::BACKEND)),
+            None => {}
+        }
+        let slot = self.wire.standing.slot.ok_or(DropReason::WireClosed)?;
+        let classifier = self.policy.classifier();
+        let judge = |question| classifier.judge(slot, direction, question);
+        let together = judge_together(backends, question, question.local, judge);
+        let (Together::Allowed(decision) | Together::Denied(decision) | Together::Mixed(decision)) = together;
+        self.report.decision = Some(decision);
+        self.report.judged = Some(direction);
+        match together {
+            Together::Allowed(_) => Ok(Fate::Forward),
+            Together::Denied(_) => Err(DropReason::ServiceDenied),
+            // The kernel may know it from before: this table forgets sooner than that one.
+            Together::Mixed(_) if finding.is_none() => Ok(Fate::Ask(asked::BACKEND)),
+            Together::Mixed(_) if self.policy.frontends().mixed_pass() => Ok(Fate::Forward),
+            Together::Mixed(_) => Err(DropReason::ServiceMixed),
+        }
+    }
+
     /// Turns a decision into a fate; an `Ask` uses control's answer if the frame has been parked for it.
-    fn settle(&mut self, direction: Direction, decision: Decision) -> Result<Fate, DropReason> {
+    fn settle(&mut self, direction: Direction, question: Query, decision: Decision) -> Result<Fate, DropReason> {
         match (decision.action, self.resumed.and_then(|resumed| resumed.finding)) {
             (Action::Allow | Action::Pass, _) => Ok(Fate::Forward),
-            (Action::Deny, _) => Err(DropReason::PolicyDenied),
+            (Action::Deny, _) => Err(self.denied(direction, question.peer)),
             (Action::Ask(kind), None) => Ok(Fate::Ask(kind)),
-            (Action::Ask(_), Some(Finding::Allow)) => Ok(Fate::Forward),
-            (Action::Ask(_), Some(Finding::Deny)) => Err(DropReason::AskDenied),
-            (Action::Ask(_), Some(Finding::JudgeAs(tuple))) => {
-                match self.classify(direction, query(direction, &tuple))?.action {
-                    Action::Allow | Action::Pass => {
-                        self.judged_as = Some(query(direction, &tuple));
-                        Ok(Fate::Forward)
-                    }
-                    Action::Deny | Action::Ask(_) => Err(DropReason::AskDenied),
+            (Action::Ask(kind), Some(Finding::Allow)) => {
+                if matches!(kind, asked::CLIENT | asked::HOST) {
+                    self.judged_as = Some(question);
                 }
+                Ok(Fate::Forward)
             }
+            (Action::Ask(_), Some(Finding::Deny)) => Err(DropReason::AskDenied),
+            (Action::Ask(_), Some(Finding::Unknown)) => Err(DropReason::AskUnknown),
+            (Action::Ask(kind), Some(Finding::JudgeAs(tuple))) => {
+                self.judge_instead(direction, query(direction, &tuple), Some(kind))
+            }
+        }
+    }
+
+    /// Judges what control said that the packet stands for.
+    fn judge_instead(&mut self, direction: Direction, question: Query, kind: Option<u16>) -> Result<Fate, DropReason> {
+        self.report.judged_as = Some((question.peer, question.port));
+        // Nobody is kept from itself.
+        let passes = question.peer == question.local || {
+            let action = self.classify(direction, question)?.action;
+            // An address that would be asked about is a host's own: it was the host that opened the connection.
+            let is_host = matches!(action, Action::Ask(asked::CLIENT)) && kind == Some(asked::CLIENT);
+            matches!(action, Action::Allow | Action::Pass) || is_host
+        };
+        if passes {
+            self.judged_as = Some(question);
+            return Ok(Fate::Forward);
+        }
+        Err(if kind.is_none() { DropReason::ServiceDenied } else { DropReason::AskDenied })
+    }
+
+    /// Why a packet is dropped that policy does not allow.
+    #[cold]
+    fn denied(&self, direction: Direction, peer: Address) -> DropReason {
+        match direction {
+            Direction::Ingress if self.policy.frontends().is_host(peer) => DropReason::OtherNode,
+            _ => DropReason::PolicyDenied,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::wire::{Wire, WireSetup};
 mod act;
 mod ahead;
 mod datapath;
+mod doorbell;
 mod handoff;
 mod journey;
 mod lane;
@@ -27,7 +28,8 @@ mod parking;
 mod readiness;
 mod thread;
 
-pub use handoff::{ClosedLane, Doorbell, HandOff, settle};
+pub use doorbell::Doorbell;
+pub use handoff::{ClosedLane, HandOff, settle};
 pub use parking::{ASK_TIMEOUT, Answer, AskQueues, Finding, PARKED_PER_FLOW, PARKING_SPACES, Question};
 pub use thread::{Pinning, WorkerHandle, spawn};
 

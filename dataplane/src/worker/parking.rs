@@ -10,6 +10,7 @@ use crate::packet::{Direction, Tuple};
 use crate::rules::{RuleId, WireId};
 use crate::time::Time;
 use crate::verdict::DropReason;
+use crate::worker::Doorbell;
 
 /// How many frames a worker parks at most.
 pub const PARKING_SPACES: usize = 256;
@@ -44,6 +45,8 @@ pub enum Finding {
     Deny,
     /// The packet stands for this one: judge that instead.
     JudgeAs(Tuple),
+    /// It could not be found out.
+    Unknown,
 }
 
 /// The answer to a [`Question`].
@@ -60,6 +63,8 @@ pub struct Answer {
 pub struct AskQueues {
     questions: Arc<ArrayQueue<Question>>,
     answers: Arc<ArrayQueue<Answer>>,
+    /// What wakes whoever answers, if he sleeps by it.
+    bell: Option<Arc<Doorbell>>,
 }
 
 impl Default for AskQueues {
@@ -67,11 +72,17 @@ impl Default for AskQueues {
         AskQueues {
             questions: Arc::new(ArrayQueue::new(PARKING_SPACES)),
             answers: Arc::new(ArrayQueue::new(PARKING_SPACES)),
+            bell: None,
         }
     }
 }
 
 impl AskQueues {
+    /// Queues for somebody who sleeps by a doorbell until there is a question. Workers may share it.
+    pub fn with_bell(bell: Arc<Doorbell>) -> Self {
+        AskQueues { bell: Some(bell), ..AskQueues::default() }
+    }
+
     /// The oldest question that nobody has taken.
     pub fn question(&self) -> Option<Question> {
         self.questions.pop()
@@ -132,6 +143,9 @@ impl Parking {
                 let ticket = self.next_ticket;
                 if self.queues.questions.push(Question { ticket, ..question }).is_err() {
                     return Err((frame, DropReason::AskQueueFull));
+                }
+                if let Some(bell) = &self.queues.bell {
+                    bell.call();
                 }
                 self.next_ticket += 1;
                 (ticket, now + ASK_TIMEOUT)

@@ -142,6 +142,10 @@ class Cluster:
     def policy(self, namespace, name, spec):
         return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": namespace, "name": name}, "spec": spec}
 
+    def route_outside(self, address, node):
+        """The client outside sends what is for an address to a node, as a load balancer would."""
+        run("ip", "-n", "penstock-k8s-client", "route", "replace", f"{address}/32", "via", node.address)
+
     def isolate(self, namespace, *types, name="default-deny", selector=None):
         self.apply(self.policy(namespace, name, {"podSelector": selector or {}, "policyTypes": list(types)}))
 

@@ -127,7 +127,10 @@ fn a_flow_remembers_what_it_was_judged_as() {
     let (flow, origin) = wire.find(Direction::Ingress, &server("A", 0, 0, 0)).unwrap();
     assert_eq!(origin, Origin::Reply);
     let own = client("A", 0, 0, 0).tuple();
-    assert_eq!(wire.table.judged(flow), Judged { direction: Direction::Egress, tuple: own, epoch: Epoch(1) });
+    assert_eq!(
+        wire.table.judged(flow),
+        Judged { direction: Direction::Egress, tuple: own, stands_for: false, epoch: Epoch(1) }
+    );
     wire.table.set_epoch(flow, Epoch(5));
     wire.table.judge_as(flow, ip("10.9.9.9"), 8080).unwrap();
     let judged = wire.table.judged(flow);
