@@ -19,8 +19,11 @@ use crate::rules::{Action, Decision, Query};
 pub enum Place {
     /// At this address.
     Address(Address),
-    /// At any address of any host.
-    Hosts,
+    /// At any address of that family of any host.
+    Hosts {
+        /// IPv6.
+        v6: bool,
+    },
 }
 
 /// An address, or all hosts, with a port.
@@ -52,6 +55,8 @@ pub struct FrontendChange {
     pub gone: Vec<Frontend>,
     /// The addresses of all hosts, if they are other ones.
     pub hosts: Option<Arc<[Address]>>,
+    /// Those of the host on which this runs, if they are other ones.
+    pub own: Option<Arc<[Address]>>,
     /// Whether a packet passes when only some of its frontend's backends are allowed and nobody can tell which one it reaches, if
     /// that is another answer.
     pub mixed: Option<bool>,
@@ -80,6 +85,7 @@ pub enum Together {
 pub struct Frontends {
     backends: HashMap<Frontend, Arc<[Backend]>>,
     hosts: HashSet<Address>,
+    own: HashSet<Address>,
     mixed_pass: bool,
 }
 
@@ -95,6 +101,9 @@ impl Frontends {
         self.backends.extend(change.set.iter().cloned());
         if let Some(hosts) = &change.hosts {
             self.hosts = hosts.iter().copied().collect();
+        }
+        if let Some(own) = &change.own {
+            self.own = own.iter().copied().collect();
         }
         self.mixed_pass = change.mixed.unwrap_or(self.mixed_pass);
     }
@@ -114,6 +123,11 @@ impl Frontends {
         self.hosts.contains(&address)
     }
 
+    /// Whether an address is the own host's.
+    pub fn is_own(&self, address: Address) -> bool {
+        self.own.contains(&address)
+    }
+
     /// Whether packets pass of which nobody can tell whether they reach an allowed backend.
     pub fn mixed_pass(&self) -> bool {
         self.mixed_pass
@@ -126,7 +140,9 @@ impl Frontends {
         }
         let at = |place| self.backends.get(&Frontend { place, protocol, port });
         let found = at(Place::Address(address));
-        found.or_else(|| if self.is_host(address) { at(Place::Hosts) } else { None }).map(|backends| &**backends)
+        found
+            .or_else(|| if self.is_host(address) { at(Place::Hosts { v6: !address.is_v4() }) } else { None })
+            .map(|backends| &**backends)
     }
 }
 

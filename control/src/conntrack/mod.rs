@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use asking::Found;
 use dataplane::address::Address;
 use dataplane::packet::{Protocol, Tuple};
 use netlink_packet_core::{DefaultNla, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla};
@@ -19,7 +20,10 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, recv, send, socket_with,
 };
+use serde::{Deserialize, Serialize};
 
+pub mod asking;
+pub mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +39,7 @@ const ICMP: [u16; 3] = [4, 5, 6];
 const ICMPV6: [u16; 3] = [7, 8, 9];
 
 /// A connection as the kernel knows it. Ports of an ICMP echo are its identifier, at the end that asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     /// Who opened it towards whom, before anything was rewritten.
     pub original: Tuple,
@@ -201,4 +205,15 @@ fn tuple(parts: &[Part]) -> Option<Tuple> {
         _ => ports,
     };
     Some(Tuple { source: source?, destination: destination?, protocol, source_port, destination_port })
+}
+
+impl asking::LookUp for Conntrack {
+    fn look_up(&mut self, tuples: &[Tuple]) -> Vec<Found> {
+        let found = |tuple| match self.find(tuple) {
+            Ok(Some(connection)) => Found::Connection(connection),
+            Ok(None) => Found::Nobody,
+            Err(_) => Found::Failed,
+        };
+        tuples.iter().map(found).collect()
+    }
 }

@@ -9,6 +9,7 @@ use dataplane::publish::{Change, Generation};
 use dataplane::rules::WireId;
 
 use super::{Enforcer, EnforcerError, RunningWire, WireSpec};
+use crate::conntrack::asking::Counts;
 
 /// The engine, in this process ([`Enforcer`]) or in one of its own.
 pub trait Engine: Send + Sync {
@@ -47,6 +48,11 @@ pub trait Engine: Send + Sync {
 
     /// Forgets the flows of an address on all wires, since it has a new owner. How many there were, as far as that is known.
     fn flush(&self, address: Address) -> usize;
+
+    /// What the workers asked so far, and what it came to.
+    fn asked(&self) -> Counts {
+        Counts::default()
+    }
 
     /// Workers that should run, and those of them that have died.
     fn workers(&self) -> (usize, Vec<usize>);

@@ -21,7 +21,9 @@ use dataplane::rules::{RuleSet, WireId};
 use dataplane::stats::WireStats;
 use dataplane::time::Time;
 use dataplane::wire::Tracking;
-use dataplane::worker::{AskQueues, Command, Pinning, WorkerConfig, WorkerHandle, spawn};
+use dataplane::worker::{AskQueues, Command, Doorbell, Pinning, WorkerConfig, WorkerHandle, spawn};
+
+use crate::conntrack::asking::{Answering, Asking, LookUp};
 
 mod engine;
 mod lanes;
@@ -140,6 +142,7 @@ pub struct Enforcer {
     events: Vec<Outbox<Event>>,
     traces: Vec<Outbox<Trace>>,
     asks: Vec<AskQueues>,
+    bell: Arc<Doorbell>,
     wires: Mutex<BTreeMap<WireId, RunningWire>>,
     next_wire: AtomicU32,
     /// A wire's number says which worker it is on, so that its flows are found again in that worker's file.
@@ -165,12 +168,14 @@ impl Enforcer {
         let is_placed = !regions.is_empty();
         let mut regions = regions.into_iter();
         let publisher = Arc::new(Publisher::new());
+        let bell = Arc::new(Doorbell::new().map_err(|source| EnforcerError::Worker { worker: 0, source })?);
         let mut enforcer = Enforcer {
             workers: Vec::new(),
             publisher: publisher.clone(),
             events: Vec::new(),
             traces: Vec::new(),
             asks: Vec::new(),
+            bell: bell.clone(),
             wires: Mutex::new(BTreeMap::new()),
             next_wire: AtomicU32::new(0),
             is_placed,
@@ -181,7 +186,7 @@ impl Enforcer {
         for (id, &pinning) in config.workers.iter().enumerate() {
             let events = Outbox::new(4096);
             let trace = config.trace.then(|| Outbox::new(1 << 20));
-            let ask = AskQueues::default();
+            let ask = AskQueues::with_bell(bell.clone());
             let secret = |source| EnforcerError::Worker { worker: id, source };
             let tracking = FlowConfig {
                 hash_key,
@@ -363,9 +368,17 @@ impl Enforcer {
     }
 
     /// The queues of questions, one a worker, with the function that wakes the worker after an answer.
-    pub fn asks(&self) -> Vec<(AskQueues, Box<dyn Fn() + Send + Sync>)> {
+    pub fn asks(&self) -> Vec<Asking> {
         let waker = |worker: &WorkerHandle| Box::new(worker.waker()) as Box<dyn Fn() + Send + Sync>;
         self.asks.iter().cloned().zip(self.workers.iter().map(waker)).collect()
+    }
+
+    /// Begins to answer what the workers ask.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn answer_with(&self, look_up: impl LookUp) -> std::io::Result<Answering> {
+        Answering::start(self.asks(), self.bell.clone(), self.publisher.clone(), look_up)
     }
 
     /// All live flows.

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::cluster::{self, ObjectName};
+use crate::policy::cluster::{self, EndpointSlice, ObjectName, Service};
 use crate::policy::labels::Interner;
 
 /// The kinds that are watched.
@@ -27,11 +27,16 @@ pub enum Kind {
     NetworkPolicy,
     /// Pods that have not finished.
     Pod,
+    /// Services: what their addresses stand for.
+    Service,
+    /// The endpoints of Services.
+    EndpointSlice,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are applied.
-    pub const ALL: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::NetworkPolicy, Kind::Pod];
+    pub const ALL: [Kind; 6] =
+        [Kind::Namespace, Kind::Node, Kind::NetworkPolicy, Kind::Pod, Kind::Service, Kind::EndpointSlice];
 
     /// The kind as objects state it.
     pub fn name(self) -> &'static str {
@@ -40,6 +45,8 @@ impl Kind {
             Kind::Node => "Node",
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::Pod => "Pod",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
         }
     }
 
@@ -50,6 +57,8 @@ impl Kind {
             Kind::Node => "nodes",
             Kind::NetworkPolicy => "networkpolicies",
             Kind::Pod => "pods",
+            Kind::Service => "services",
+            Kind::EndpointSlice => "endpointslices",
         }
     }
 }
@@ -67,7 +76,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Namespace | Kind::Node => write!(f, "{} {}", self.kind.name(), self.name.name),
-            Kind::NetworkPolicy | Kind::Pod => write!(f, "{} {}", self.kind.name(), self.name),
+            _ => write!(f, "{} {}", self.kind.name(), self.name),
         }
     }
 }
@@ -171,6 +180,10 @@ pub enum Object {
     NetworkPolicy(NetworkPolicy),
     /// A pod.
     Pod(Pod),
+    /// A Service.
+    Service(Service),
+    /// Endpoints of a Service.
+    EndpointSlice(EndpointSlice),
 }
 
 impl Object {
@@ -182,6 +195,8 @@ impl Object {
             Object::Node(object) => key(Kind::Node, "", &object.name),
             Object::NetworkPolicy(object) => key(Kind::NetworkPolicy, &object.namespace, &object.name),
             Object::Pod(object) => key(Kind::Pod, &object.namespace, &object.name),
+            Object::Service(object) => key(Kind::Service, &object.namespace, &object.name),
+            Object::EndpointSlice(object) => key(Kind::EndpointSlice, &object.namespace, &object.name),
         }
     }
 }
@@ -193,6 +208,8 @@ impl Object {
             Object::Namespace(object) => serde_json::to_value(object.to_api()).ok(),
             Object::Node(object) => serde_json::to_value(object.to_api()).ok(),
             Object::Pod(object) => serde_json::to_value(object.to_api()).ok(),
+            Object::Service(object) => serde_json::to_value(object.to_api()).ok(),
+            Object::EndpointSlice(object) => serde_json::to_value(object.to_api()).ok(),
             Object::NetworkPolicy(object) => {
                 let spec: serde_json::Value = serde_json::from_str(&object.spec).ok()?;
                 let metadata = serde_json::json!({"namespace": object.namespace, "name": object.name});

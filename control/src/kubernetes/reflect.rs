@@ -143,7 +143,7 @@ impl Reflector {
     }
 
     fn request<K: Watched>(&self) -> Request {
-        Request::new(server::path(self.version, K::KIND.resource()))
+        Request::new(server::path(self.version, server::resource(K::KIND, self.version)))
     }
 
     fn trouble<K: Watched>(&self, verb: &'static str, error: &kube::Error) -> Trouble {
@@ -152,11 +152,16 @@ impl Reflector {
 
     /// Finds out where the kind is served.
     async fn discover<K: Watched>(&mut self) -> Result<(), Stopped> {
+        let failed = |trouble| Stopped::Failed(Failure { next: Next::List, trouble: Some(trouble) });
+        if K::KIND == Kind::EndpointSlice {
+            let found = server::discover_endpoints(&self.connection.client(), &self.connection.place).await;
+            self.version = found.map_err(failed)?;
+        }
         if K::KIND != Kind::NetworkPolicy {
             return Ok(());
         }
         let found = server::discover(&self.connection.client(), &self.connection.place).await;
-        let server = found.map_err(|trouble| Stopped::Failed(Failure { next: Next::List, trouble: Some(trouble) }))?;
+        let server = found.map_err(failed)?;
         self.version = server.policies;
         Ok(self.tell(Message::Server(server)).await?)
     }

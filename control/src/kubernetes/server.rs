@@ -3,6 +3,7 @@
 use kube::Client;
 use serde_json::Value;
 
+use super::lean::Kind;
 use super::trouble::{Asked, Trouble};
 
 /// Groups and versions that have served network policies, the one to be preferred first. All have the same fields.
@@ -45,6 +46,29 @@ pub(super) struct Server {
     pub(super) version: Option<Version>,
     /// The group and version of network policies: `networking.k8s.io/v1`.
     pub(super) policies: &'static str,
+}
+
+/// Where slices of endpoints are served, from Kubernetes 1.21 on.
+const SLICES: &str = "discovery.k8s.io/v1";
+
+/// The group and version of endpoints: slices, or `v1` for what there was before.
+pub(super) async fn discover_endpoints(client: &Client, place: &str) -> Result<&'static str, Trouble> {
+    match client.list_api_group_resources(SLICES).await {
+        Ok(list) if list.resources.iter().any(|resource| resource.name == "endpointslices") => Ok(SLICES),
+        Ok(_) => Ok("v1"),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok("v1"),
+        // Nearly all servers have them.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(SLICES),
+        Err(error) => Err(Trouble::of(&error, &Asked::discovery(), place)),
+    }
+}
+
+/// What a kind's collection is called in a version.
+pub(super) fn resource(kind: Kind, version: &str) -> &'static str {
+    match (kind, version) {
+        (Kind::EndpointSlice, "v1") => "endpoints",
+        (kind, _) => kind.resource(),
+    }
 }
 
 /// Asks the server. What may not be asked is assumed: a server that forbids discovery still serves policies where nearly all do.

@@ -1,4 +1,4 @@
-//! The four kinds put together: one ordered stream of changes to one cluster's state.
+//! All kinds put together: one ordered stream of changes to one cluster's state.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -118,7 +118,7 @@ struct Progress {
 pub struct Source {
     state: State,
     messages: mpsc::Receiver<Message>,
-    progress: [Progress; 4],
+    progress: [Progress; Kind::ALL.len()],
     updates: VecDeque<Update>,
     /// Changes that are about to be handed over.
     pending: Vec<Change>,
@@ -167,6 +167,10 @@ impl Source {
         tasks.spawn(reflect::<wire::NetworkPolicy>(connection_, settings_, sender_));
         let (connection_, settings_, sender_) = arguments();
         tasks.spawn(reflect::<wire::Pod>(connection_, settings_, sender_));
+        let (connection_, settings_, sender_) = arguments();
+        tasks.spawn(reflect::<wire::Service>(connection_, settings_, sender_));
+        let (connection_, settings_, sender_) = arguments();
+        tasks.spawn(reflect::<wire::EndpointSlice>(connection_, settings_, sender_));
         let mut source = Source {
             state: State::default(),
             messages,
@@ -499,7 +503,7 @@ impl Source {
         }
     }
 
-    /// Says why the connection is lost: four kinds that fail for one reason say it once.
+    /// Says why the connection is lost: several kinds that fail for one reason say it once.
     fn take_trouble(&mut self, kind: Kind, trouble: Trouble) {
         let progress = self.progress(kind);
         let since = progress.trouble.take().map_or_else(SystemTime::now, |(since, _)| since);

@@ -8,7 +8,7 @@ use super::lean::{Change, Key, Kind, NetworkPolicy, Object, Pod};
 use super::policy;
 use super::report::Report;
 use super::{lean, server::Version};
-use crate::policy::cluster::{Cluster, ObjectName, Touched};
+use crate::policy::cluster::{Cluster, EndpointSlice, ObjectName, Service, Touched};
 use crate::policy::validation::FieldError;
 
 /// A cluster, with what is needed to tell whether something differs from it.
@@ -43,6 +43,7 @@ pub(super) fn merge(touched: &mut Touched, other: Touched) {
     touched.namespaces.extend(other.namespaces);
     touched.nodes.extend(other.nodes);
     touched.policies.extend(other.policies);
+    touched.services.extend(other.services);
 }
 
 /// Sorted, each once.
@@ -56,6 +57,7 @@ pub(super) fn tidy(touched: &mut Touched) {
     once(&mut touched.namespaces);
     once(&mut touched.nodes);
     once(&mut touched.policies);
+    once(&mut touched.services);
 }
 
 impl State {
@@ -75,7 +77,7 @@ impl State {
         let kept = match key.kind {
             Kind::Pod => self.cluster.pod(&key.name).map(|pod| &pod.name),
             Kind::NetworkPolicy => self.cluster.policy(&key.name).map(|policy| &policy.name),
-            Kind::Namespace | Kind::Node => None,
+            Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => None,
         };
         kept.unwrap_or(&key.name).clone()
     }
@@ -91,6 +93,8 @@ impl State {
             Kind::Node => self.cluster.nodes().map(|node| plain(&node.name)).collect(),
             Kind::NetworkPolicy => self.policies.keys().cloned().collect(),
             Kind::Pod => self.cluster.pods().map(|pod| pod.name.clone()).collect(),
+            Kind::Service => self.cluster.services().map(Service::object_name).collect(),
+            Kind::EndpointSlice => self.cluster.slices().map(EndpointSlice::object_name).collect(),
         }
     }
 
@@ -112,6 +116,8 @@ impl State {
                 let name = ObjectName::new(&object.namespace, &object.name);
                 self.cluster.pod(&name).is_some_and(|held| Pod::of(held, symbols) == *object)
             }
+            Object::Service(object) => self.cluster.service(&object.object_name()) == Some(object),
+            Object::EndpointSlice(object) => self.cluster.slice(&object.object_name()) == Some(object),
         }
     }
 
@@ -142,6 +148,8 @@ impl State {
                 let applied = self.cluster.apply_pod(&pod.to_api());
                 self.or_leave_out(object.key(), applied, reports)
             }
+            Object::Service(service) => self.cluster.apply_service(service.clone()),
+            Object::EndpointSlice(slice) => self.cluster.apply_slice(slice.clone()),
         }
     }
 
@@ -212,6 +220,8 @@ impl State {
                 self.cluster.remove_policy(&key.name).unwrap_or_default()
             }
             Kind::Pod => self.cluster.remove_pod(&key.name),
+            Kind::Service => self.cluster.remove_service(&key.name),
+            Kind::EndpointSlice => self.cluster.remove_slice(&key.name),
         }
     }
 
@@ -240,7 +250,9 @@ impl State {
             })
         });
         let pods = self.cluster.pods().map(|pod| Object::Pod(Pod::of(pod, symbols)));
-        namespaces.chain(nodes).chain(policies).chain(pods)
+        let services = self.cluster.services().map(|service| Object::Service(service.clone()));
+        let slices = self.cluster.slices().map(|slice| Object::EndpointSlice(slice.clone()));
+        namespaces.chain(nodes).chain(policies).chain(pods).chain(services).chain(slices)
     }
 }
 

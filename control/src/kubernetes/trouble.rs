@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use super::lean::Kind;
+use super::server;
 
 /// Why the source cannot be set up: the configuration has to be mended, waiting does not help.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +127,7 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn new(verb: &'static str, kind: Kind, version: &str) -> Asked {
         let group = version.split_once('/').map_or("", |(group, _)| group).to_owned();
-        Asked { verb, resource: kind.resource(), group }
+        Asked { verb, resource: server::resource(kind, version), group }
     }
 
     pub(super) fn discovery() -> Asked {

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::lean::{self, Change, Kind, Object, usual_address};
+use crate::policy::cluster;
 
 /// A kind that can be listed and watched.
 pub(super) trait Watched: DeserializeOwned + Clone + Debug + Send + Sync + 'static {
@@ -276,5 +279,55 @@ impl Watched for NetworkPolicy {
             spec: if self.spec.is_null() { "{}".to_owned() } else { self.spec.to_string() },
             pruned,
         }))
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Service(core::Service);
+
+impl Watched for Service {
+    const KIND: Kind = Kind::Service;
+
+    fn version(&self) -> &str {
+        self.0.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+
+    fn into_change(self) -> Change {
+        Change::Apply(Object::Service(cluster::Service::read(&self.0)))
+    }
+}
+
+/// An EndpointSlice, or Endpoints where the server has those only.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct EndpointSlice {
+    metadata: ObjectMeta,
+    /// Only slices have it.
+    address_type: Option<String>,
+    endpoints: Option<Vec<discovery::Endpoint>>,
+    ports: Option<Vec<discovery::EndpointPort>>,
+    subsets: Option<Vec<core::EndpointSubset>>,
+}
+
+impl Watched for EndpointSlice {
+    const KIND: Kind = Kind::EndpointSlice;
+
+    fn version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+
+    fn into_change(self) -> Change {
+        let EndpointSlice { metadata, address_type, endpoints, ports, subsets } = self;
+        let slice = match address_type {
+            Some(address_type) => cluster::EndpointSlice::read(&discovery::EndpointSlice {
+                metadata,
+                address_type,
+                endpoints: endpoints.unwrap_or_default(),
+                ports,
+            }),
+            None => cluster::EndpointSlice::read_endpoints(&core::Endpoints { metadata, subsets }),
+        };
+        Change::Apply(Object::EndpointSlice(slice))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use dataplane::publish::Change;
+use dataplane::rules::asked;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
@@ -16,8 +17,10 @@ use super::adopt::Scans;
 use super::chain::Chain;
 use super::numbers::Numbers;
 use super::pods::{self, Carrying, Further, Local};
+use super::proxy::Rewriting;
 use super::shared::{Ask, Node};
 use super::wirer::Notice;
+use crate::daemon::config::{NodePort, ServiceMixed};
 use crate::enforcer::EnforcerError;
 use crate::kubernetes::{Batch, Report, Source, Update};
 use crate::policy::cluster::{Cluster, Touched};
@@ -36,6 +39,8 @@ pub(super) struct Core {
     pub(super) node: Arc<Node>,
     pub(super) source: Source,
     pub(super) live: LiveRules,
+    /// Whether who is behind the node's address can be found out.
+    pub(super) rewriting: Rewriting,
     further: Further,
     /// Sandboxes with wires, by the runtime's name.
     pub(super) locals: BTreeMap<String, Local>,
@@ -73,6 +78,7 @@ impl Core {
             node,
             source,
             live: LiveRules::new(OwnNode::Allow),
+            rewriting: Rewriting::default(),
             further: Further::default(),
             locals: BTreeMap::new(),
             numbers,
@@ -91,6 +97,7 @@ impl Core {
             tell_again: Instant::now(),
             look_after: Instant::now() + LOOK_AFTER,
         };
+        core.live.set_own_node(core.own_node());
         if let Some(trouble) = trouble {
             core.problem("wires.json", trouble);
         }
@@ -216,6 +223,7 @@ impl Core {
         self.touched.namespaces.extend(touched.namespaces);
         self.touched.nodes.extend(touched.nodes);
         self.touched.policies.extend(touched.policies);
+        self.touched.services.extend(touched.services);
     }
 
     /// After all that is there was heard: tells the rules, attaches wires, answers calls.
@@ -232,6 +240,15 @@ impl Core {
             self.look_at_chain(false);
         }
         self.answer_adds();
+    }
+
+    /// What holds for connections from the node's own address.
+    pub(super) fn own_node(&self) -> OwnNode {
+        match self.node.own.node_port {
+            NodePort::OriginalClient if self.rewriting.is_seen() => OwnNode::Ask(asked::CLIENT),
+            NodePort::PostSnat if self.rewriting.is_seen() => OwnNode::Ask(asked::HOST),
+            _ => OwnNode::Allow,
+        }
     }
 
     /// Tells the engine what is different.
@@ -253,6 +270,13 @@ impl Core {
             false => self.live.start(cluster, firsts),
         };
         self.further.complete(&mut change, further);
+        if change.frontends.hosts.is_some() {
+            let own = cluster.node(&self.node.own.name).map_or(&[][..], |node| &node.all_addresses);
+            change.frontends.own = Some(own.iter().map(|&address| address.into()).collect());
+        }
+        if change.whole {
+            change.frontends.mixed = Some(self.node.own.service_mixed == ServiceMixed::Allow);
+        }
         if change == Change::default() {
             return;
         }

@@ -50,6 +50,7 @@ mod health;
 mod host;
 mod numbers;
 mod pods;
+mod proxy;
 mod shared;
 mod sockets;
 pub mod wirer;
@@ -126,6 +127,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
         }
     };
     let host = tokio::spawn(host::watch(Arc::clone(&node)));
+    let proxy = tokio::spawn(proxy::watch(Arc::clone(&node)));
     let told = node.own.events.then(|| tokio::spawn(denials::tell(Arc::clone(&node), source.writer())));
     let core = Core::new(Arc::clone(&node), source);
     let mut running = std::pin::pin!(core.run(asks, notices));
@@ -146,6 +148,7 @@ async fn control(handles: Handles, log: Option<daemon::LogHandle>, ended: impl F
     info!("stopping: pods are not added until control runs again; what is in force stays");
     core.close().await;
     host.abort();
+    proxy.abort();
     told.inspect(tokio::task::JoinHandle::abort);
     served.inspect(tokio::task::JoinHandle::abort);
     drop(drops);

@@ -311,6 +311,7 @@ mod tests {
 
     fn dropped(at: Time) -> Dropped {
         Dropped {
+            judged_as: None,
             at,
             wire: WireId(0),
             direction: Direction::Ingress,

@@ -19,7 +19,7 @@ use dataplane::address::Address;
 use dataplane::packet::{Direction, Protocol};
 use dataplane::rules::{
     Action, AddressSet, Chain, GroupId, Peers, Policy, PortRange, Rule, RuleId, RuleSet, Services, Tier, WireId,
-    WireRules,
+    WireRules, asked,
 };
 use ipnet::IpNet;
 
@@ -37,7 +37,7 @@ pub enum OwnNode {
     /// It is allowed: the node itself, kubelet.
     #[default]
     Allow,
-    /// Control is asked whom the node's address stands for ([`Action::Ask`]).
+    /// Control is asked whom the node's address stands for ([`asked::CLIENT`], [`asked::HOST`]).
     Ask(u16),
     /// The rules decide as for any other address: it stands for a client that is not the node.
     Judge,
@@ -69,6 +69,11 @@ impl Resolver {
     /// A resolver that has not numbered any rule yet.
     pub fn new(own_node: OwnNode) -> Self {
         Resolver { own_node, ..Self::default() }
+    }
+
+    /// Something else holds for the pods' own nodes from now on.
+    pub(super) fn set_own_node(&mut self, own_node: OwnNode) {
+        self.own_node = own_node;
     }
 
     /// The rules of local endpoints. An endpoint whose pod is not there, has finished or is on its node's network gets
@@ -188,11 +193,15 @@ impl<'a> Pass<'a> {
         let names = policies.iter().map(|policy| policy.name.clone()).collect();
         self.table.isolating.insert((wire, direction), names);
         let mut rules = Vec::new();
-        if direction == Direction::Ingress {
+        if direction == Direction::Ingress && self.resolver.own_node != OwnNode::Ask(asked::HOST) {
             rules.extend(self.own_node(pod));
         }
         for policy in policies {
             rules.extend_from_slice(&self.policy_rules(policy, direction, pod));
+        }
+        // What policy allows anyhow need not be asked about; who is not the node itself is let in by nothing else.
+        if direction == Direction::Ingress && self.resolver.own_node == OwnNode::Ask(asked::HOST) {
+            rules.extend(self.own_node(pod));
         }
         Policy::Chain(self.share_chain(rules))
     }

@@ -17,6 +17,8 @@ use dataplane::worker::Pinning;
 use super::message::{Carried, Counted, Engine as Asked, FromDataplane, ToDataplane, Told};
 use super::{bind_to_parent, channel, parent, seal};
 use crate::command::{CommandResult, Failure, Outcome};
+use crate::conntrack::asking::Answering;
+use crate::conntrack::remote::Remote;
 use crate::enforcer::{Enforcer, EnforcerConfig, WireSpec};
 
 /// How long a process that was killed may take to be gone.
@@ -39,6 +41,9 @@ struct Ports {
 
 struct Dataplane {
     engine: Enforcer,
+    answering: Answering,
+    /// Where sockets go by which connections are looked up.
+    look_ups: Sender<OwnedFd>,
     ports: Mutex<BTreeMap<WireId, Ports>>,
     arrived: Condvar,
     /// The wires that are carried, and how.
@@ -66,8 +71,16 @@ pub fn run() -> CommandResult {
     let (start, files) = channel::receive::<ToDataplane>(&wirer).map_err(|_| not_a_child())?;
     let ToDataplane::Start { workers, flows, mid_stream } = start else { return Err(not_a_child()) };
     let started = start_engine(&workers, flows, mid_stream, files).and_then(|engine| {
-        let dataplane =
-            Arc::new(Dataplane { engine, ports: Mutex::default(), arrived: Condvar::new(), carried: Mutex::default() });
+        let (look_ups, sockets) = channel();
+        let answering = engine.answer_with(Remote::new(sockets)).map_err(|error| error.to_string())?;
+        let dataplane = Arc::new(Dataplane {
+            engine,
+            answering,
+            look_ups,
+            ports: Mutex::default(),
+            arrived: Condvar::new(),
+            carried: Mutex::default(),
+        });
         let (links, receiver) = channel();
         let served = dataplane.clone();
         let thread = std::thread::Builder::new().name("control".to_owned());
@@ -143,6 +156,11 @@ impl Dataplane {
                     let _served_to_the_end = links.send(link.into());
                 }
             }
+            ToDataplane::LookUp => {
+                if let Some(socket) = descriptors.next() {
+                    let _taken_to_the_end = self.look_ups.send(socket);
+                }
+            }
             ToDataplane::Ports { wire, devices, mtus, serial } => {
                 if let (Some(inside), Some(outside)) = (descriptors.next(), descriptors.next()) {
                     let ports = Ports { sockets: [inside, outside], devices, mtus, serial };
@@ -206,6 +224,7 @@ impl Dataplane {
                 Told::Events(events, self.engine.events_lost())
             }
             Asked::Flush(address) => Told::Flushed(self.engine.flush(address)),
+            Asked::Asks => Told::Asks(self.answering.counts()),
             Asked::Flows => Told::Flows(self.engine.flows().map_err(|error| error.to_string())?),
             Asked::Workers => Told::Workers(self.engine.asks().len(), self.engine.dead_workers()),
         })

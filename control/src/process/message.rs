@@ -8,12 +8,14 @@ use cni::protocol::Pod;
 use dataplane::address::Address;
 use dataplane::event::Event;
 use dataplane::flow::FlowInfo;
+use dataplane::frontend::FrontendChange;
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::publish::{Change, Generation};
 use dataplane::rules::{Chain, GroupId, Policy, WireId, WireRules};
 use dataplane::wire::Tracking;
 use serde::{Deserialize, Serialize};
 
+use crate::conntrack::asking::Counts;
 use crate::node::wirer::{Notice, Sandbox};
 
 /// Wirer to dataplane.
@@ -32,6 +34,8 @@ pub(super) enum ToDataplane {
     Link,
     /// With the sockets of a wire: towards the endpoint, and towards everything else.
     Ports { wire: WireId, devices: [String; 2], mtus: [usize; 2], serial: u64 },
+    /// With a socket to whoever looks connections up ([`crate::conntrack::remote`]).
+    LookUp,
     /// A wire is no more.
     Drop(WireId),
     /// To be answered when every worker has been heard.
@@ -117,6 +121,8 @@ pub(super) enum Engine {
     /// Forget the flows of an address.
     Flush(Address),
     Workers,
+    /// What the workers asked.
+    Asks,
 }
 
 /// How a wire is carried, beside its ports.
@@ -139,6 +145,7 @@ pub(super) enum Told {
     Flows(Vec<FlowInfo>),
     Flushed(usize),
     Workers(usize, Vec<usize>),
+    Asks(Counts),
     Refused(String),
 }
 
@@ -161,6 +168,7 @@ pub(super) struct Rules {
     wires: Vec<(WireId, [Option<u32>; 2])>,
     gone: Vec<WireId>,
     members: Vec<(Address, Arc<[GroupId]>)>,
+    frontends: FrontendChange,
 }
 
 impl Rules {
@@ -182,7 +190,8 @@ impl Rules {
         let wires =
             change.wires.iter().map(|rules| Ok((rules.wire, [number(&rules.egress)?, number(&rules.ingress)?])));
         let wires = wires.collect::<Result<_, String>>()?;
-        Ok(Rules { whole: change.whole, chains, wires, gone: change.gone.clone(), members: change.members.clone() })
+        let (gone, members) = (change.gone.clone(), change.members.clone());
+        Ok(Rules { whole: change.whole, chains, wires, gone, members, frontends: change.frontends.clone() })
     }
 
     /// The change, with its chains shared as they were.
@@ -201,7 +210,8 @@ impl Rules {
             Ok(WireRules { wire, egress: policy(egress)?, ingress: policy(ingress)? })
         });
         let wires = wires.collect::<Result<_, String>>()?;
-        Ok(Change { whole: self.whole, wires, gone: self.gone, members: self.members })
+        let Rules { whole, gone, members, frontends, .. } = self;
+        Ok(Change { whole, wires, gone, members, frontends })
     }
 }
 
@@ -234,6 +244,10 @@ mod tests {
             wires: wires.collect(),
             gone: vec![WireId(200)],
             members: vec![(Address::v4([10, 0, 0, 2]), Arc::from([GroupId(3)]))],
+            frontends: FrontendChange {
+                hosts: Some(Arc::from([Address::v4([10, 0, 0, 3])])),
+                ..FrontendChange::default()
+            },
         };
         let bytes = postcard::to_stdvec(&Rules::of(&change).unwrap()).unwrap();
         assert!(bytes.len() < 1024, "{} bytes: the chain is told more than once", bytes.len());

@@ -17,6 +17,7 @@ use dataplane::rules::WireId;
 
 use super::channel;
 use super::message::{Answer, Ask, Carried, Counted, End, Engine as Asked, Request, Rules, Told};
+use crate::conntrack::asking::Counts;
 use crate::enforcer::{EnforcerError, Engine, Lane, RunningWire, WireSpec};
 use crate::node::wirer::{Sandbox, Wirer};
 
@@ -231,6 +232,13 @@ impl Engine for RemoteEngine {
             Ok(Told::Flushed(flows)) => flows,
             // Without an engine no flow is used; the next one judges each anew.
             _ => 0,
+        }
+    }
+
+    fn asked(&self) -> Counts {
+        match self.ask(&Asked::Asks) {
+            Ok(Told::Asks(counts)) => counts,
+            _ => Counts::default(),
         }
     }
 

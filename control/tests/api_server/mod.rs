@@ -87,13 +87,20 @@ pub(crate) struct Server {
     address: SocketAddr,
 }
 
-pub(crate) const KINDS: [&str; 4] = ["namespaces", "nodes", "networkpolicies", "pods"];
+pub(crate) const KINDS: [&str; 7] =
+    ["namespaces", "nodes", "networkpolicies", "pods", "services", "endpointslices", "endpoints"];
+
+/// Where slices are served, if the server has them.
+const SLICES: &str = "discovery.k8s.io/v1";
 
 fn kind_of(resource: &str) -> (&'static str, &'static str) {
     match resource {
         "namespaces" => ("Namespace", "v1"),
         "nodes" => ("Node", "v1"),
         "pods" => ("Pod", "v1"),
+        "services" => ("Service", "v1"),
+        "endpoints" => ("Endpoints", "v1"),
+        "endpointslices" => ("EndpointSlice", SLICES),
         _ => ("NetworkPolicy", "networking.k8s.io/v1"),
     }
 }
@@ -322,6 +329,11 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
                 "buildDate": text, "goVersion": text, "compiler": text, "platform": text});
             return respond(200, Body::from(info.to_string()));
         }
+        path if path.strip_prefix("/apis/") == Some(SLICES) && minor >= "21" => {
+            let list = json!({"kind": "APIResourceList", "groupVersion": SLICES, "resources": [
+                {"name": "endpointslices", "singularName": "", "namespaced": true, "kind": "EndpointSlice", "verbs": ["list"]}]});
+            return respond(200, Body::from(list.to_string()));
+        }
         path if path.strip_prefix("/apis/").is_some_and(|version| version == policies_at) => {
             let list = json!({"kind": "APIResourceList", "groupVersion": policies_at, "resources": [
                 {"name": "networkpolicies", "singularName": "", "namespaced": true, "kind": "NetworkPolicy", "verbs": ["list"]}]});
@@ -331,6 +343,7 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
     }
     let expected = |kind: &&&'static str| match **kind {
         "networkpolicies" => path == format!("/apis/{policies_at}/networkpolicies"),
+        "endpointslices" => path == format!("/apis/{SLICES}/endpointslices"),
         kind => path == format!("/api/v1/{kind}"),
     };
     if method != Method::GET || path.starts_with("/api/v1/nodes/") {

@@ -290,6 +290,7 @@ fn denied_traffic_becomes_one_event_of_the_pod() {
         node.ready().await;
         node.add("a/p", "10.0.0.5").await;
         let dropped = Dropped {
+            judged_as: None,
             at: Time(1),
             wire: place.engine.number(&wire("a/p")).unwrap(),
             direction: Ingress,

@@ -179,7 +179,11 @@ impl<'a> Journey<'a, '_> {
     /// An ICMP error passes if it is about a live flow that policy still allows.
     fn related(&mut self, packet: &Packet) -> Result<Fate, DropReason> {
         let flow = self.flows.find_related(&self.crossing, packet)?;
-        self.judge_again(flow)
+        match self.judge_again(flow)? {
+            Fate::Forward => Ok(Fate::Forward),
+            // The next frame of the flow itself asks; this one does not say enough.
+            _ => Err(DropReason::AskUnknown),
+        }
     }
 
     /// ICMP that is neither echo nor error has no flow: each message is judged by itself.
@@ -243,6 +247,8 @@ impl<'a> Journey<'a, '_> {
                 Ok(Fate::Forward)
             }
             Ok(waiting) => Ok(waiting),
+            // Not to know is no verdict: the next frame asks again.
+            Err(reason @ (DropReason::AskUnknown | DropReason::ServiceMixed)) => Err(reason),
             Err(reason) => {
                 self.flows.cut(flow, self.crossing.now);
                 Err(reason)

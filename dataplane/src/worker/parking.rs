@@ -88,6 +88,11 @@ impl AskQueues {
         self.questions.pop()
     }
 
+    /// Whether a question waits that nobody has taken.
+    pub fn has_question(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
     /// Answers. The worker has to be woken afterwards ([`crate::worker::WorkerHandle::wake`]). An answer that does not
     /// fit is given up: its frames time out.
     pub fn answer(&self, answer: Answer) {

@@ -21,6 +21,9 @@ pub(super) struct File {
     pub(super) paths: Option<Paths>,
     pub(super) startup_taint: Option<String>,
     pub(super) events: Option<Events>,
+    pub(super) node_port: Option<NodePort>,
+    pub(super) service_mixed: Option<ServiceMixed>,
+    pub(super) kube_proxy: Option<KubeProxy>,
     pub(super) workers: Option<Workers>,
     pub(super) flows: Option<usize>,
     pub(super) mid_stream: Option<MidStream>,
@@ -45,6 +48,43 @@ pub enum RunningPods {
     Adopt,
     /// They stay as they are, unguarded, and are reported.
     Leave,
+}
+
+/// By whom a connection is judged that comes to a pod from its own node's address. What the node itself began always passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodePort {
+    /// By the client that kube-proxy hid behind the node's address.
+    #[default]
+    OriginalClient,
+    /// By the node's address, as any other: who is hidden behind it passes where a policy allows that address.
+    PostSnat,
+    /// By nobody: whatever has the node's address passes.
+    Allow,
+}
+
+/// What becomes of a connection to a Service of whose endpoints policy allows only some, where it is not known which one it reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceMixed {
+    /// It is dropped.
+    #[default]
+    Deny,
+    /// It passes.
+    Allow,
+}
+
+/// Whether kube-proxy rewrites addresses on the node, where the kernel's connection tracking sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KubeProxy {
+    /// It is found out.
+    #[default]
+    Auto,
+    /// It does, whatever is found out.
+    Present,
+    /// It does not: what comes from the node's address is taken for the node.
+    Absent,
 }
 
 #[derive(Debug, Deserialize)]

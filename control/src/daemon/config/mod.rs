@@ -19,7 +19,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use file::{LogFormat, LogLevel, RunningPods};
+pub use file::{KubeProxy, LogFormat, LogLevel, NodePort, RunningPods, ServiceMixed};
 pub use node::{NodeConfig, Paths};
 
 /// Where metrics are served when the file does not say.

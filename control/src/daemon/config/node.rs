@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::file::{self, RunningPods};
+use super::file::{self, KubeProxy, NodePort, RunningPods, ServiceMixed};
 use super::{Checker, ConfigError};
 use crate::kubernetes::Access;
 
@@ -21,6 +21,12 @@ pub struct NodeConfig {
     pub startup_taint: Option<String>,
     /// Whether denied traffic is told as Kubernetes Events.
     pub events: bool,
+    /// By whom connections from the node's own address are judged.
+    pub node_port: NodePort,
+    /// What becomes of connections to Services of which policy allows some endpoints.
+    pub service_mixed: ServiceMixed,
+    /// Whether kube-proxy rewrites addresses on the node.
+    pub kube_proxy: KubeProxy,
 }
 
 /// Where a node's daemon has its files.
@@ -102,6 +108,9 @@ impl Checker<'_> {
             paths: self.paths(file.paths.take())?,
             startup_taint: self.startup_taint(file.startup_taint.take())?,
             events: file.events.take().is_some_and(|events| events.denied),
+            node_port: file.node_port.unwrap_or_default(),
+            service_mixed: file.service_mixed.unwrap_or_default(),
+            kube_proxy: file.kube_proxy.unwrap_or_default(),
         }))
     }
 
@@ -113,6 +122,9 @@ impl Checker<'_> {
             ("paths", file.paths.is_some()),
             ("startupTaint", file.startup_taint.is_some()),
             ("events", file.events.is_some()),
+            ("nodePort", file.node_port.is_some()),
+            ("serviceMixed", file.service_mixed.is_some()),
+            ("kubeProxy", file.kube_proxy.is_some()),
         ];
         for (field, there) in node_only {
             if there {

@@ -33,6 +33,7 @@ impl Cluster {
         let nodes = [before, self].map(|cluster| cluster.nodes.iter());
         let same = |old: &Node, new: &Node| old.all_addresses == new.all_addresses;
         differences(nodes, same, |name, _| touched.nodes.push(Arc::clone(name)));
+        touched.services = self.services.changed_since(&before.services);
         Some(touched)
     }
 }

@@ -13,6 +13,7 @@
 mod changes;
 mod objects;
 mod policies;
+mod services;
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -31,6 +32,7 @@ use super::validation::{AcceptedPolicy, FieldError};
 
 pub use objects::{ContainerPort, Namespace, Node, Phase, Pod};
 pub use policies::{Block, NetworkPolicy, Peer, PolicyPorts, PolicyRule};
+pub use services::{Endpoint, EndpointSlice, Service, ServicePort, Subset, TargetPort};
 
 /// The name of a namespaced object: `namespace/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +97,8 @@ pub struct Touched {
     pub nodes: Vec<Arc<str>>,
     /// Policies that are new, gone or other ones.
     pub policies: Vec<ObjectName>,
+    /// Services that are new, gone or other ones, or have other endpoints.
+    pub services: Vec<ObjectName>,
 }
 
 /// A pod in the order of names, which takes no room beside it.
@@ -164,6 +168,7 @@ pub struct Cluster {
     /// Addresses of nodes that their objects do not list.
     further: HashMap<Arc<str>, Box<[IpAddr]>>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
+    services: services::Services,
     /// Who claims an address.
     claims: HashMap<Address, Claim>,
     /// What many pods have alike is kept once.

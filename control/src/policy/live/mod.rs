@@ -9,8 +9,10 @@
 //! | an address | its owner's groups are looked up |
 //! | a namespace's labels | if a selector's answer changed, the addresses of all its pods are |
 //! | a local pod, its wire, a policy of its namespace, its node | its chains are written anew |
+//! | a Service, its endpoints | its frontends are told; no rule names them |
 //! | a number that a named port did not have | so are all chains, after which the group has a rule |
 
+mod frontends;
 mod groups;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +26,7 @@ use dataplane::rules::{GroupId, Peers, Policy, WireId, WireRules};
 use super::cluster::{Cluster, ObjectName, Touched};
 use super::resolve::{OwnNode, Resolver, RuleTable};
 
+use frontends::Frontends;
 pub(in crate::policy) use groups::Groups;
 use groups::Lists;
 
@@ -48,6 +51,7 @@ pub struct LiveRules {
     groups: Groups,
     endpoints: BTreeMap<ObjectName, Endpoint>,
     table: Arc<RuleTable>,
+    frontends: Frontends,
     /// Rules that the table knew when everything was told for the last time.
     fresh_rules: usize,
     /// What was told last may not have come through.
@@ -84,6 +88,7 @@ impl LiveRules {
         change.members = members.filter(|(_, groups)| !groups.is_empty()).collect();
         // In their order the compiler reads them where they are.
         change.members.sort_unstable_by_key(|&(address, _)| address);
+        change.frontends = self.frontends.start(cluster);
         change
     }
 
@@ -126,6 +131,12 @@ impl LiveRules {
         let mut change = Change::default();
         let moved = self.move_endpoints(endpoints, &mut change);
         self.continue_with(cluster, touched, moved, change)
+    }
+
+    /// Something else holds for the pods' own nodes: the next word begins anew.
+    pub fn set_own_node(&mut self, own_node: OwnNode) {
+        self.resolver.set_own_node(own_node);
+        self.distrust();
     }
 
     /// What was told last was not published: the next word begins anew.
@@ -196,6 +207,7 @@ impl LiveRules {
             local = self.endpoints.keys().cloned().collect();
         }
         change.members = done.into_iter().map(|(address, groups)| (Address::from(address), groups)).collect();
+        change.frontends = self.frontends.update(cluster, touched);
         change
     }
 

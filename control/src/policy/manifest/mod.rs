@@ -17,13 +17,14 @@ use std::fmt;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::document::{Document, Origin};
-use super::cluster::{Cluster, ObjectName};
+use super::cluster::{Cluster, EndpointSlice, ObjectName, Service};
 use super::shown;
 use super::validation::{self, FieldError, Scope};
 
@@ -232,8 +233,23 @@ pub fn load_text(file: &str, text: &str) -> Result<Loaded, ManifestErrors> {
 }
 
 /// The kinds that are read. People mistype their case.
-const KINDS: [&str; 9] =
-    ["List", "Namespace", "NamespaceList", "NetworkPolicy", "NetworkPolicyList", "Node", "NodeList", "Pod", "PodList"];
+const KINDS: [&str; 15] = [
+    "EndpointSlice",
+    "EndpointSliceList",
+    "Endpoints",
+    "EndpointsList",
+    "List",
+    "Namespace",
+    "NamespaceList",
+    "NetworkPolicy",
+    "NetworkPolicyList",
+    "Node",
+    "NodeList",
+    "Pod",
+    "PodList",
+    "Service",
+    "ServiceList",
+];
 /// The kinds of `networking.k8s.io`; those that are no policies are left out.
 const NETWORKING_KINDS: [&str; 5] = ["Ingress", "IngressClass", "IPAddress", "NetworkPolicy", "ServiceCIDR"];
 
@@ -328,6 +344,9 @@ impl Loader {
             "Pod" => ("Pod", "v1"),
             "Node" => ("Node", "v1"),
             "NetworkPolicy" => ("NetworkPolicy", "networking.k8s.io/v1"),
+            "Service" => ("Service", "v1"),
+            "Endpoints" => ("Endpoints", "v1"),
+            "EndpointSlice" => ("EndpointSlice", "discovery.k8s.io/v1"),
             kind => return self.leave_out(kind, version, object, origin),
         };
         if version != expected {
@@ -346,6 +365,9 @@ impl Loader {
             "Namespace" => self.add_namespace(value, &object, origin),
             "Pod" => self.add_pod(value, &object, origin),
             "Node" => self.add_node(value, &object, origin),
+            "Service" => self.add_service(value, &object, origin),
+            "Endpoints" => self.add_endpoints(value, &object, origin),
+            "EndpointSlice" => self.add_slice(value, &object, origin),
             _ => self.add_policy(value, &object, origin),
         };
         for error in result.err().unwrap_or_default() {
@@ -433,6 +455,30 @@ impl Loader {
         default_namespace(&mut pod.metadata);
         self.admit("Pod", &pod.metadata, Scope::Namespaced, origin).into_result()?;
         self.loaded.cluster.apply_pod(&pod).map(|_touched| ())
+    }
+
+    fn add_service(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let mut service: core::Service = self.decode(value, object, origin)?;
+        default_namespace(&mut service.metadata);
+        self.admit("Service", &service.metadata, Scope::Namespaced, origin).into_result()?;
+        self.loaded.cluster.apply_service(Service::read(&service));
+        Ok(())
+    }
+
+    fn add_endpoints(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let mut endpoints: core::Endpoints = self.decode(value, object, origin)?;
+        default_namespace(&mut endpoints.metadata);
+        self.admit("Endpoints", &endpoints.metadata, Scope::Namespaced, origin).into_result()?;
+        self.loaded.cluster.apply_slice(EndpointSlice::read_endpoints(&endpoints));
+        Ok(())
+    }
+
+    fn add_slice(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
+        let mut slice: discovery::EndpointSlice = self.decode(value, object, origin)?;
+        default_namespace(&mut slice.metadata);
+        self.admit("EndpointSlice", &slice.metadata, Scope::Namespaced, origin).into_result()?;
+        self.loaded.cluster.apply_slice(EndpointSlice::read(&slice));
+        Ok(())
     }
 
     fn add_policy(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {

@@ -25,6 +25,7 @@ mod child;
 mod flows;
 mod leave;
 mod links;
+mod lookups;
 mod plugin;
 mod wires;
 
@@ -259,7 +260,9 @@ impl Running {
                 mid_stream: self.mid_stream,
             };
             let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-            self.dataplane.tell(&start, &files)
+            self.dataplane.tell(&start, &files)?;
+            let socket = lookups::start()?;
+            self.dataplane.tell(&ToDataplane::LookUp, &[socket.as_fd()])
         });
         if let Err(error) = started {
             error!("starting the dataplane: {error}");
