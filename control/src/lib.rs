@@ -7,7 +7,7 @@ pub mod enforcer;
 pub mod kubernetes;
 pub mod lab;
 pub mod node;
-mod observe;
+pub(crate) mod observe;
 pub mod policy;
 pub mod process;
 pub mod rehearsal;

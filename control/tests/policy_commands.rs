@@ -78,7 +78,7 @@ fn bad_input_ends_with_2_and_one_sentence() {
         ),
         (
             vec!["explain", "-f", &file, "203.0.113.5", "x/b", "80", "--via", "nodePort"],
-            "via nodePort: 203.0.113.5 is no address of the node of x/b; ",
+            "via nodePort: x/b is no pod of a node that the manifests have with an address; ",
         ),
         (vec!["diff", "-f", &file], "write -f OLD -f NEW"),
     ] {

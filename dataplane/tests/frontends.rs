@@ -9,7 +9,7 @@ use dataplane::packet::Direction::{self, Egress, Ingress};
 use dataplane::packet::{Protocol, TcpFlags, Tuple};
 use dataplane::port::SentFrame;
 use dataplane::publish::Change;
-use dataplane::rules::{Action, Policy, WireRules, asked};
+use dataplane::rules::{Action, GroupId, Peers, Policy, Rule, WireRules, asked};
 use dataplane::verdict::DropReason;
 use dataplane::worker::{Answer, Finding, Question};
 use support::{Harness, POD, WIRE, address, allow, chain, rule};
@@ -254,4 +254,26 @@ fn another_node_is_a_reason_of_its_own() {
     publish(&wire, Policy::Open, from_node("10.254.0.0/16"), &[], false);
     let frame = wire.to_pod(OTHER_HOST).udp(2, 80).build();
     assert_eq!(wire.crosses(Ingress, frame), Ok(()), "unless policy allows it");
+}
+
+#[test]
+fn an_endpoint_that_leaves_a_group_is_no_longer_reached_through_its_service() {
+    let mut wire = Harness::pod();
+    let group = GroupId(7);
+    let rule = Rule { peers: Peers::Group(group), ..rule(5, Action::Allow, &[], None) };
+    publish(&wire, chain(vec![rule], Action::Deny), Policy::Open, &["10.244.1.1"], false);
+    let member = |wire: &Harness, groups: &[GroupId]| {
+        let members = vec![(address("10.244.1.1"), Arc::from(groups))];
+        wire.publisher.change(&Change { members, ..Change::default() }).unwrap();
+    };
+    member(&wire, &[group]);
+    let frame = syn(&wire, SERVICE, 1000, 80);
+    assert_eq!(wire.crosses(Egress, frame), Ok(()));
+    member(&wire, &[]);
+    let reply = wire.to_pod(SERVICE).tcp(80, 1000, TcpFlags::SYN | TcpFlags::ACK).build();
+    assert!(wire.receives(reply.clone()).is_empty());
+    let asked = question(&wire);
+    let reached = Tuple { destination: address("10.244.1.1"), destination_port: 8080, ..asked.tuple.reverse() };
+    answer(&mut wire, &asked, Finding::JudgeAs(reached));
+    assert_eq!(dropped(&wire, Ingress, DropReason::ServiceDenied), 1);
 }

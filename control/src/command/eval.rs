@@ -24,7 +24,7 @@ pub(super) struct EvalArgs {
 const KEYS: [&str; 5] = ["from", "to", "protocol", "port", "via"];
 /// A question, for people who got it wrong.
 const QUESTION: &str =
-    r#"{"from":"ns/pod"|"IP","to":"ns/pod"|"IP","protocol":"TCP","port":80}, perhaps with "via":"nodePort""#;
+    r#"{"from":"ns/pod"|"IP","to":"ns/pod"|"IP","protocol":"TCP","port":80}, perhaps with "via":"nodePort"|"service""#;
 
 #[derive(Serialize)]
 struct Line {

@@ -13,12 +13,12 @@ pub(super) struct ExplainArgs {
     cluster: ClusterArgs,
     /// Who opens the connection: namespace/pod, or an address
     from: Target,
-    /// To whom: namespace/pod, or an address
+    /// To whom: namespace/pod, or an address, perhaps a Service's
     to: Target,
     /// On which port of the pod, such as TCP/80 (or 80), UDP/53 or SCTP/7777
     #[arg(value_name = "PORT")]
     service: Service,
-    /// FROM is a node's address and stands for a client that came in by a NodePort
+    /// nodePort: the node's address hides FROM, who came in by a NodePort; service: TO is a Service, by its name
     #[arg(long, value_enum)]
     via: Option<ViaArg>,
     /// End with exit code 1 if the answer is another
@@ -33,6 +33,7 @@ pub(super) struct ExplainArgs {
 enum ViaArg {
     #[value(name = "nodePort", alias = "nodeport")]
     NodePort,
+    Service,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,12 +45,17 @@ enum Expect {
 /// Carries the command out.
 ///
 /// # Errors
-/// Bad manifests, an end that cannot be found in them, or a NodePort's client from elsewhere than the pod's node.
+/// Bad manifests, an end that cannot be found in them.
 pub(super) fn run(args: &ExplainArgs) -> CommandResult {
     let cluster = args.cluster.load()?;
-    let via = args.via.map(|ViaArg::NodePort| Via::NodePort);
+    let via = args.via.map(|via| match via {
+        ViaArg::NodePort => Via::NodePort,
+        ViaArg::Service => Via::Service,
+    });
     let probe = Probe { from: args.from.clone(), to: args.to.clone(), service: args.service, via };
-    probe.locate(&cluster).and_then(|connection| connection.check_via(&cluster)).map_err(Failure::input)?;
+    if probe.via == Some(Via::NodePort) {
+        probe.locate(&cluster).and_then(|connection| connection.check_via(&cluster)).map_err(Failure::input)?;
+    }
     let explanation = explain(&cluster, &probe).map_err(Failure::input)?;
     match args.output {
         Output::Json => write_json(&explanation)?,

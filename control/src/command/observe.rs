@@ -8,6 +8,7 @@ use super::input::Output;
 use super::live::{SocketArgs, read};
 use super::output::{write_json, write_stdout};
 use crate::node::api::{Flow, PodStatus, PolicyStatus, Request, Status};
+use crate::observe::drops::rewritten;
 
 /// Says how this node's daemon is
 #[derive(Clone, Debug, clap::Args)]
@@ -235,16 +236,22 @@ fn flow_line(flow: &Flow) -> String {
 fn drop_line(line: &Value) -> String {
     let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
     let port = |name: &str| line[name].as_u64().map(|port| format!(":{port}")).unwrap_or_default();
-    let whose = |names: [&str; 2]| {
-        let name = names.iter().find_map(|name| line[*name].as_str());
-        name.map(|name| format!(" ({name})")).unwrap_or_default()
+    let list =
+        |name: &str| -> Vec<&str> { line[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+    let owner = ["peerPod", "peerNode"].iter().find_map(|name| line[*name].as_str()).map(str::to_owned);
+    let client = line["rewrittenFrom"].as_str().map(|client| rewritten(client, &text("rewrittenFromPod")));
+    let service = match &list("services")[..] {
+        [] => None,
+        services => Some(format!("service {}, endpoints {}", services.join(", "), list("endpoints").join(", "))),
     };
-    let peer = format!("{}{}", text("peer"), whose(["peerPod", "peerNode"]));
+    let whose: Vec<String> = owner.into_iter().chain(client).chain(service).collect();
+    let whose = if whose.is_empty() { String::new() } else { format!(" ({})", whose.join(", ")) };
+    let peer = format!("{}{whose}", text("peer"));
     let (from, to) = match text("direction").as_str() {
         "egress" => (text("address"), peer),
         _ => (peer, text("address")),
     };
-    let policies: Vec<&str> = line["policies"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let policies = list("policies");
     let by = if policies.is_empty() { String::new() } else { format!(" isolated by {}", policies.join(", ")) };
     let name = if line["pod"].is_string() { text("pod") } else { text("wire") };
     format!(

@@ -29,6 +29,7 @@ fn within(rules: &str, f: impl FnOnce(&mut Conntrack) + Send) {
 const REWRITING: &str = "table inet t {
     chain out { type nat hook output priority -100; ip daddr 127.0.0.9 tcp dport 80 dnat ip to 127.0.0.1:8080; }
     chain post { type nat hook postrouting priority 100; ip daddr 127.0.0.1 tcp dport 8080 snat ip to 127.0.0.7; }
+    chain track { type filter hook output priority 0; ct state new counter; }
 }";
 
 #[test]

@@ -37,7 +37,7 @@ impl Heard for Workers {
     }
 
     fn names(&self, about: &About) -> Names {
-        let About { wire, direction, judged, tuple, generation } = *about;
+        let About { wire, direction, judged, tuple, generation, .. } = *about;
         let policy = self.daemon.in_force(generation);
         let found = self.daemon.wires().into_iter().find(|known| known.id == wire);
         let peer = tuple.zip(policy.as_ref()).map(|(tuple, policy)| policy.owner(peer_of(direction, &tuple)));
@@ -45,6 +45,7 @@ impl Heard for Workers {
             wire: found.as_ref().map_or_else(|| format!("number {}", wire.0), |wire| wire.config.name.clone()),
             pod: found.and_then(|wire| wire.config.occupant.pod().map(str::to_owned)),
             peer: peer.unwrap_or_default(),
+            behind: None,
             policies: policy.zip(judged).map(|(policy, judged)| policy.policies(wire, judged)).unwrap_or_default(),
         }
     }

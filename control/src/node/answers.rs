@@ -19,7 +19,6 @@ use super::api::{Flow, PodStatus, PolicyStatus, Request, Status};
 use super::core::Core;
 use super::shared::Node;
 use super::sockets::say;
-use crate::observe::drops::Owner;
 use crate::policy::cluster::NetworkPolicy;
 
 /// How often flows are listed for who follows them.
@@ -242,27 +241,43 @@ impl Core {
             .values()
             .flat_map(|local| local.wires.values().map(|wire| (wire.id, local.name.to_string())))
             .collect();
-        let end = |address: IpAddr| {
-            let owner = match self.owner(address) {
-                Owner::Unknown => String::new(),
-                Owner::Pod(pod) => pod,
-                Owner::Node(node) => format!("node {node}"),
-            };
-            [address.to_string(), owner]
+        let end = |address: IpAddr, behind: Option<String>| {
+            let owner = Some(self.owner(address).text()).filter(|owner| !owner.is_empty());
+            let texts: Vec<String> = owner.into_iter().chain(behind).collect();
+            [address.to_string(), texts.join(", ")]
         };
-        let flow = |(event, flow): &(&'static str, FlowInfo)| Flow {
-            event: (*event).to_owned(),
-            pod: wires.get(&flow.wire).cloned().unwrap_or_else(|| format!("wire {}", flow.wire.0)),
-            direction: flow.direction.name().to_owned(),
-            protocol: flow.tuple.protocol.to_string(),
-            source: end(flow.tuple.source.into()),
-            source_port: flow.tuple.source_port,
-            destination: end(flow.tuple.destination.into()),
-            destination_port: flow.tuple.destination_port,
-            state: flow.state.name().to_owned(),
-            packets: flow.packets,
-            bytes: flow.bytes,
-            expires_in: flow.expires_in,
+        // What the far end's address stands for.
+        let behind = |flow: &FlowInfo| {
+            let far = |tuple: Tuple| match flow.direction {
+                Direction::Egress => (tuple.destination, tuple.destination_port),
+                Direction::Ingress => (tuple.source, tuple.source_port),
+            };
+            let behind = self.behind(flow.direction, &flow.tuple, flow.judged_as.map(far))?;
+            Some(behind.text())
+        };
+        let ends = |flow: &FlowInfo| {
+            let (of_source, of_destination) = match flow.direction {
+                Direction::Egress => (None, behind(flow)),
+                Direction::Ingress => (behind(flow), None),
+            };
+            (end(flow.tuple.source.into(), of_source), end(flow.tuple.destination.into(), of_destination))
+        };
+        let flow = |(event, flow): &(&'static str, FlowInfo)| {
+            let (source, destination) = ends(flow);
+            Flow {
+                event: (*event).to_owned(),
+                pod: wires.get(&flow.wire).cloned().unwrap_or_else(|| format!("wire {}", flow.wire.0)),
+                direction: flow.direction.name().to_owned(),
+                protocol: flow.tuple.protocol.to_string(),
+                source,
+                source_port: flow.tuple.source_port,
+                destination,
+                destination_port: flow.tuple.destination_port,
+                state: flow.state.name().to_owned(),
+                packets: flow.packets,
+                bytes: flow.bytes,
+                expires_in: flow.expires_in,
+            }
         };
         flows.iter().map(flow).collect()
     }

@@ -36,6 +36,10 @@ struct Line {
     peer: Option<String>,
     peer_pod: Option<String>,
     peer_node: Option<String>,
+    rewritten_from: Option<String>,
+    rewritten_from_pod: Option<String>,
+    #[serde(default)]
+    services: Vec<String>,
     protocol: Option<String>,
     destination_port: Option<u16>,
     reason: Option<String>,
@@ -46,14 +50,22 @@ struct Line {
 impl Line {
     /// Whether a policy refused the frame.
     fn is_denial(&self) -> bool {
-        self.event == "drop" && self.reason.as_deref().is_some_and(|reason| reason == "policy_denied")
+        const DENIALS: [&str; 5] = ["policy_denied", "ask_denied", "other_node", "service_denied", "service_mixed"];
+        self.event == "drop" && self.reason.as_deref().is_some_and(|reason| DENIALS.contains(&reason))
     }
 
     /// What people read.
     fn message(&self) -> String {
         let whom = match (&self.peer_pod, &self.peer_node, &self.peer) {
             (Some(pod), _, Some(peer)) => format!("pod {pod} ({peer})"),
-            (_, Some(node), Some(peer)) => format!("node {node} ({peer})"),
+            (_, Some(node), Some(peer)) => match &self.rewritten_from {
+                Some(client) => {
+                    let pod = self.rewritten_from_pod.as_ref().map(|pod| format!(" (pod {pod})")).unwrap_or_default();
+                    format!("{client}{pod}, which came as node {node} ({peer})")
+                }
+                None => format!("node {node} ({peer})"),
+            },
+            (_, _, Some(peer)) if !self.services.is_empty() => format!("service {} ({peer})", self.services.join(", ")),
             (_, _, Some(peer)) => peer.clone(),
             _ => "an unknown peer".to_owned(),
         };
@@ -189,6 +201,16 @@ mod tests {
         assert_eq!(
             line("10.0.0.2").message(),
             "ingress of TCP/80 from pod dev/b (10.0.0.2) is denied; the pod is isolated by web/deny"
+        );
+        let hidden = Line {
+            peer_pod: None,
+            peer_node: Some("n1".to_owned()),
+            rewritten_from: Some("203.0.113.7".to_owned()),
+            ..line("10.0.0.2")
+        };
+        assert_eq!(
+            hidden.message(),
+            "ingress of TCP/80 from 203.0.113.7, which came as node n1 (10.0.0.2) is denied; the pod is isolated by web/deny"
         );
         let other = Line { reason: Some("tcp_state".to_owned()), ..line("10.0.0.2") };
         assert!(!other.is_denial());

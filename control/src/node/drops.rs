@@ -102,7 +102,7 @@ impl Heard for OfNode {
 
     /// Asks the core. Lines are few, whatever is dropped.
     fn names(&self, about: &About) -> Names {
-        let About { wire, direction, judged, tuple, .. } = *about;
+        let About { wire, direction, judged, tuple, judged_as, .. } = *about;
         let answer = self.0.ask(move |core| {
             let peer = tuple.map(|tuple| core.owner(peer_of(direction, &tuple))).unwrap_or_default();
             let found = core.wire(wire);
@@ -113,6 +113,7 @@ impl Heard for OfNode {
                 ),
                 pod: found.map(|(local, _)| local.name.to_string()),
                 peer,
+                behind: tuple.and_then(|tuple| core.behind(direction, &tuple, judged_as)),
                 policies: judged.map(|judged| core.isolating(wire, judged)).unwrap_or_default(),
             }
         });

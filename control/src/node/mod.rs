@@ -46,6 +46,7 @@ mod chain;
 mod core;
 mod denials;
 mod drops;
+mod faces;
 mod health;
 mod host;
 mod numbers;

@@ -62,6 +62,39 @@ pub(crate) struct Names {
     pub(crate) peer: Owner,
     /// The policies that isolate the pod in the direction that was judged.
     pub(crate) policies: Vec<String>,
+    /// Who is behind the far end, if its address was, or will be, rewritten.
+    pub(crate) behind: Option<Behind>,
+}
+
+/// Who is behind an address that is rewritten on the other side of the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Behind {
+    /// The client that the far end's address hides.
+    pub(crate) rewritten_from: Option<IpAddr>,
+    /// Who that is.
+    pub(crate) owner: Owner,
+    /// The Services whose address the far end's is.
+    pub(crate) services: Vec<String>,
+    /// The endpoints that it may reach, or the one that it does.
+    pub(crate) endpoints: Vec<String>,
+}
+
+impl Behind {
+    /// In words, to be put behind the name of the far end's owner.
+    pub(crate) fn text(&self) -> String {
+        match self.rewritten_from {
+            Some(client) => rewritten(&client.to_string(), &self.owner.text()),
+            None => format!("service {}, endpoints {}", self.services.join(", "), self.endpoints.join(", ")),
+        }
+    }
+}
+
+/// That somebody's address was rewritten. Of pods only those that come by a node's address; others because a Service has it so.
+pub(crate) fn rewritten(client: &str, owner: &str) -> String {
+    match owner {
+        "" => format!("rewritten by kube-proxy from {client}, ETP=Cluster"),
+        owner => format!("rewritten by kube-proxy from {client}, {owner}"),
+    }
 }
 
 /// Who owns an address.
@@ -74,6 +107,17 @@ pub(crate) enum Owner {
     Pod(String),
     /// A node, or a hostNetwork pod on it.
     Node(String),
+}
+
+impl Owner {
+    /// In words; nothing for who is unknown.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Owner::Unknown => String::new(),
+            Owner::Pod(pod) => pod.clone(),
+            Owner::Node(node) => format!("node {node}"),
+        }
+    }
 }
 
 /// A line.
@@ -92,6 +136,14 @@ struct Line<'a> {
     peer_pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewritten_from: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewritten_from_pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    services: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    endpoints: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +204,8 @@ pub(crate) fn peer_of(direction: Direction, tuple: &Tuple) -> IpAddr {
 
 /// Whether policy is the reason, so that a reader wants to know which.
 pub(crate) fn is_policy(reason: DropReason) -> bool {
-    matches!(reason, DropReason::PolicyDenied | DropReason::FlowCut | DropReason::AskDenied)
+    use DropReason::{AskDenied, FlowCut, OtherNode, PolicyDenied, ServiceDenied, ServiceMixed};
+    matches!(reason, PolicyDenied | FlowCut | AskDenied | OtherNode | ServiceDenied | ServiceMixed)
 }
 
 /// What goes into a line.
@@ -195,7 +248,16 @@ impl Record<'_> {
             Owner::Pod(pod) => (Some(pod.as_str()), None),
             Owner::Node(node) => (None, Some(node.as_str())),
         };
+        let behind = names.behind.as_ref();
+        let rewritten_from_pod = behind.and_then(|behind| match &behind.owner {
+            Owner::Pod(pod) => Some(pod.as_str()),
+            _ => None,
+        });
         Line {
+            rewritten_from: behind.and_then(|behind| behind.rewritten_from),
+            rewritten_from_pod,
+            services: behind.map_or(&[], |behind| &behind.services),
+            endpoints: behind.map_or(&[], |behind| &behind.endpoints),
             time,
             event,
             wire: &names.wire,
@@ -332,6 +394,7 @@ mod tests {
 
     fn names() -> Names {
         Names {
+            behind: None,
             wire: "web".to_owned(),
             pod: Some("default/web".to_owned()),
             peer: Owner::Pod("default/client".to_owned()),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use dataplane::address::Address;
 use dataplane::event::{Dropped, Event, Logged};
 use dataplane::packet::{Direction, Tuple};
 use dataplane::rules::WireId;
@@ -61,6 +62,8 @@ pub(crate) struct About {
     pub(crate) judged: Option<Direction>,
     /// Who talked to whom, if the frame could be read so far.
     pub(crate) tuple: Option<Tuple>,
+    /// The far end that it was judged as, and the port, if that is not what the frame shows.
+    pub(crate) judged_as: Option<(Address, u16)>,
     /// The policy generation that it was judged by.
     pub(crate) generation: u64,
 }
@@ -165,14 +168,15 @@ impl<H: Heard> Listener<H> {
         for event in &taken {
             let result = match event {
                 Event::Dropped(dropped) => {
-                    let Dropped { wire, direction, tuple, generation, .. } = *dropped;
+                    let Dropped { wire, direction, tuple, judged_as, generation, .. } = *dropped;
                     let judged = is_policy(dropped.reason).then_some(dropped.judged);
-                    let about = About { wire, direction, judged, tuple, generation };
+                    let about = About { wire, direction, judged, tuple, judged_as, generation };
                     self.record(Record::Dropped(dropped), &clocks, &about)
                 }
                 Event::Logged(logged) => {
                     let Logged { wire, direction, tuple, generation, .. } = *logged;
-                    let about = About { wire, direction, judged: Some(direction), tuple: Some(tuple), generation };
+                    let (judged, tuple, judged_as) = (Some(direction), Some(tuple), None);
+                    let about = About { wire, direction, judged, tuple, judged_as, generation };
                     self.record(Record::Verdict(logged), &clocks, &about)
                 }
                 Event::PortLost { wire, side, errno } => {

@@ -8,7 +8,7 @@ use dataplane::packet::Direction;
 use dataplane::rules::{Action, Policy, Query, RuleId, WireId};
 
 use super::cluster::{Cluster, ObjectName};
-use super::probe::{Answer, Connection, EndVerdict, Probe, ProbeError};
+use super::probe::{Answer, Connection, EndVerdict, Probe, ProbeError, Via};
 use super::resolve::{OwnNode, Resolved, Resolver};
 
 /// Every pod behind a wire of its own.
@@ -88,7 +88,7 @@ impl<'a> Judge<'a> {
     }
 
     fn table(&self, connection: &Connection<'_>) -> &Resolved {
-        if connection.via.is_some() { &self.strict } else { &self.exempt }
+        if connection.via == Some(Via::NodePort) { &self.strict } else { &self.exempt }
     }
 
     fn policy(&self, connection: &Connection<'_>, pod: &ObjectName, direction: Direction) -> Option<&Policy> {

@@ -16,6 +16,7 @@
 //! * `shown`: texts from input as errors show them
 //! * [`oracle`]: the same answers read straight off the objects, for tests
 
+pub mod behind;
 pub mod cluster;
 pub mod diff;
 pub mod explain;

@@ -103,9 +103,12 @@ fn parse_protocol(name: &str) -> Option<Protocol> {
 /// What hides behind an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum Via {
-    /// The node's address stands for a client that came in by a NodePort: the pod's own node is not exempt.
+    /// The node's address hides a client that came in by a NodePort: the client is judged, and the pod's own node is not exempt.
     #[serde(rename = "nodePort")]
     NodePort,
+    /// The destination is a Service, by its name or an address of it: its endpoints are judged.
+    #[serde(rename = "service")]
+    Service,
 }
 
 /// A question. In JSON: `{"from": "ns/pod", "to": "10.0.0.1", "protocol": "TCP", "port": 80}`, perhaps with
@@ -181,19 +184,17 @@ pub enum ProbeError {
     /// One end is IPv4, the other IPv6.
     #[error("{0} and {1} have no address family in common; name an address of the same family")]
     NoCommonFamily(Target, Target),
-    /// No client comes in by a NodePort from there.
+    /// Nobody comes to it by a NodePort.
     #[error(
-        "via nodePort: {from} is no address of the node of {to}; the address to ask about is one of the destination \
-             pod's own node, here {known}"
+        "via nodePort: {0} is no pod of a node that the manifests have with an address; add the pod's spec.nodeName and the Node"
     )]
-    NotOwnNode {
-        /// The source.
-        from: IpAddr,
-        /// The destination.
-        to: Target,
-        /// The addresses that would do.
-        known: String,
-    },
+    NoNode(Target),
+    /// No such Service, or no such port of it.
+    #[error("there is no Service {0} with port {1} and an address in the manifests")]
+    UnknownService(Target, Service),
+    /// It leads nowhere.
+    #[error("Service {0} has no ready endpoint for {1}: kube-proxy refuses connections to it, whatever policy says")]
+    NoEndpoints(ObjectName, Service),
 }
 
 /// One end of a question, found.
@@ -230,31 +231,30 @@ impl<'a> Connection<'a> {
     /// Whether the source is an address of the destination's own node and stands for that node.
     pub fn is_from_own_node(&self, cluster: &Cluster) -> bool {
         let node = self.destination.pod.map_or(&[][..], |pod| cluster.node_addresses(pod));
-        self.via.is_none() && node.contains(&self.source.address)
+        self.via != Some(Via::NodePort) && node.contains(&self.source.address)
     }
 
-    /// Checks that what is asked about as [`Via::NodePort`] can be: the source is an address of the destination's node.
+    /// The address of the destination's node that hides the source, if that is asked about and the source is not the address itself.
+    pub fn hidden_by(&self, cluster: &Cluster) -> Option<IpAddr> {
+        let node = self.destination.pod.map_or(&[][..], |pod| cluster.node_addresses(pod));
+        let same_family = |address: &&IpAddr| address.is_ipv4() == self.source.address.is_ipv4();
+        let address = node.iter().find(same_family).filter(|_| self.via == Some(Via::NodePort))?;
+        (!node.contains(&self.source.address)).then_some(*address)
+    }
+
+    /// Checks that what is asked about as [`Via::NodePort`] can be: the destination is a pod of a node that is known.
     ///
     /// # Errors
     /// It is not.
     pub fn check_via(&self, cluster: &Cluster) -> Result<(), ProbeError> {
         let node = self.destination.pod.map_or(&[][..], |pod| cluster.node_addresses(pod));
-        if self.via.is_none() || node.contains(&self.source.address) {
+        if self.via != Some(Via::NodePort) || !node.is_empty() {
             return Ok(());
         }
-        let known: Vec<_> = node.iter().map(IpAddr::to_string).collect();
-        Err(ProbeError::NotOwnNode {
-            from: self.source.address,
-            to: match self.destination.pod {
-                Some(pod) => Target::Pod(pod.name.clone()),
-                None => Target::Address(self.destination.address),
-            },
-            known: if known.is_empty() {
-                "none, as the manifests have no such node".to_owned()
-            } else {
-                known.join(", ")
-            },
-        })
+        Err(ProbeError::NoNode(match self.destination.pod {
+            Some(pod) => Target::Pod(pod.name.clone()),
+            None => Target::Address(self.destination.address),
+        }))
     }
 
     /// The pod whose policies count in a direction: the source's for egress.
@@ -272,6 +272,11 @@ impl<'a> Connection<'a> {
 }
 
 impl Probe {
+    /// The addresses that who asks may come from, the first one first.
+    pub(super) fn sources(&self, cluster: &Cluster) -> Result<Vec<IpAddr>, ProbeError> {
+        Ok(candidates(&self.from, cluster)?.into_iter().map(|end| end.address).collect())
+    }
+
     /// Finds both ends. Between two pods the first address of each counts, or, where these are of two families, the
     /// first family that both have; an address on one end picks the family of the other.
     pub fn locate<'a>(&self, cluster: &'a Cluster) -> Result<Connection<'a>, ProbeError> {

@@ -22,7 +22,7 @@ use dataplane::testing::FrameBuilder;
 use dataplane::time::Time;
 use dataplane::verdict::Verdict;
 use dataplane::wire::{Tracking, WireSetup};
-use dataplane::worker::{AskQueues, Worker, WorkerConfig};
+use dataplane::worker::{Answer, AskQueues, Finding, Question, Worker, WorkerConfig};
 
 mod cluster;
 
@@ -70,6 +70,7 @@ pub struct Rehearsal {
     worker: Worker,
     publisher: Arc<Publisher>,
     trace: Outbox<Trace>,
+    ask: AskQueues,
     stages: Vec<Stage>,
     now: Time,
 }
@@ -78,7 +79,7 @@ impl Rehearsal {
     /// A wire for each endpoint, numbered in order from 0. All are closed until rules are published.
     pub fn new(endpoints: impl IntoIterator<Item = Vec<Address>>) -> Self {
         let publisher = Arc::new(Publisher::new());
-        let trace = Outbox::new(64);
+        let (trace, ask) = (Outbox::new(64), AskQueues::default());
         let mut worker = Worker::new(WorkerConfig {
             id: 0,
             flows: FlowTable::new(FlowRegion::heap(1024), FlowConfig::default()),
@@ -87,7 +88,7 @@ impl Rehearsal {
             pool: Pool::new(64, 2048),
             events: Outbox::new(64),
             trace: Some(trace.clone()),
-            ask: AskQueues::default(),
+            ask: ask.clone(),
         });
         let mut stages = Vec::new();
         for (number, addresses) in (0..).zip(endpoints) {
@@ -112,7 +113,7 @@ impl Rehearsal {
                 Err(_impossible) => {}
             }
         }
-        Rehearsal { worker, publisher, trace, stages, now: Time::ZERO }
+        Rehearsal { worker, publisher, trace, ask, stages, now: Time::ZERO }
     }
 
     /// Puts rules in force.
@@ -130,8 +131,19 @@ impl Rehearsal {
     }
 
     /// Sends the first frame of a connection through a wire and tells what became of it; `None` when there is no such
-    /// wire.
+    /// wire. What it has to ask for is not known.
     pub fn judge(&mut self, wire: WireId, direction: Direction, first: FirstFrame) -> Option<Judged> {
+        self.judge_with(wire, direction, first, |_| Finding::Unknown)
+    }
+
+    /// [`Rehearsal::judge`], with answers to what it has to ask for.
+    pub fn judge_with(
+        &mut self,
+        wire: WireId,
+        direction: Direction,
+        first: FirstFrame,
+        answer: impl Fn(&Question) -> Finding,
+    ) -> Option<Judged> {
         let stage = self.stages.get(wire.0 as usize).filter(|stage| stage.wire == wire)?;
         let (into, out_of, macs) = match direction {
             Direction::Egress => (&stage.inside, &stage.outside, (stage.mac, OUTSIDE)),
@@ -140,6 +152,10 @@ impl Rehearsal {
         into.inject(first.build(macs));
         let at = stage.at;
         self.worker.poll_port(at, direction, self.now);
+        while let Some(question) = self.ask.question() {
+            self.ask.answer(Answer { ticket: question.ticket, finding: answer(&question) });
+            self.worker.housekeeping(self.now);
+        }
         out_of.drain();
         let trace = self.trace.take()?;
         Some(Judged { verdict: trace.verdict, rule: trace.rule })

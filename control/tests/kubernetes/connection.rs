@@ -134,7 +134,9 @@ fn all_permissions_that_are_missing_are_named() {
                 _ => {}
             }
         }
-        assert_eq!(named, KINDS.map(str::to_owned).into());
+        // Endpoints are asked for only where there are no slices of them.
+        let asked = KINDS.into_iter().filter(|kind| *kind != "endpoints");
+        assert_eq!(named, asked.map(str::to_owned).collect());
     });
 }
 

@@ -101,6 +101,14 @@ impl TestEngine {
         let query = Query::new(Address::from(peer), Protocol::TCP, port);
         snapshot.classifier().judge(slot, direction, query).action == Action::Allow
     }
+
+    /// Whether it is asked who is behind an address before what comes from it passes.
+    pub(crate) fn asks(&self, wire: &str, peer: &str) -> bool {
+        let snapshot = self.publisher().snapshot();
+        let Some(slot) = self.number(wire).and_then(|wire| snapshot.slot(wire)) else { return false };
+        let query = Query::new(Address::from(peer.parse::<IpAddr>().unwrap()), Protocol::TCP, 80);
+        matches!(snapshot.classifier().judge(slot, Direction::Ingress, query).action, Action::Ask(_))
+    }
 }
 
 impl Engine for TestEngine {

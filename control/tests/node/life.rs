@@ -108,7 +108,7 @@ fn a_new_engine_is_told_the_rules_before_the_wires() {
         assert_eq!(place.engine.number(&wire("a/server")), number, "flows are kept by the wire's number");
         let steps = place.engine.steps();
         assert_eq!(steps[0], Step::Rules { whole: true }, "{steps:?}");
-        assert!(place.engine.passes(&wire("a/server"), Ingress, "192.168.0.1", 80), "its own node");
+        assert!(place.engine.asks(&wire("a/server"), "192.168.0.1"), "its own node");
         node.stop().await;
     });
 }

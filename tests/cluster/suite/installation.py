@@ -117,6 +117,16 @@ class Chart(Node):
         self.cluster.kubectl("-n", NAMESPACE, "rollout", "restart", "daemonset/penstock")
         self.ready(120)
 
+    def is_installed(self):
+        """Whether it can be given other values."""
+        return "penstock" in self.helm("list", "-q", check=False)
+
+    def upgrade(self, *values):
+        """`helm upgrade` with some other values."""
+        sets = [word for value in values for word in ("--set", value)]
+        self.helm("upgrade", "penstock", CHART, "--reuse-values", *sets, timeout=120)
+        self.ready(120)
+
     def uninstall(self):
         try:
             self.helm("uninstall", "penstock", "--wait", "--timeout", "120s", timeout=150)
@@ -124,10 +134,14 @@ class Chart(Node):
             job = self.cluster.kubectl("-n", NAMESPACE, "logs", "job/penstock-uninstall", check=False)
             raise Failure(f"{failure}\n{job}\n{self.logs()}") from None
 
+    def tell(self, node, *words):
+        """What `penstock` answers on a node."""
+        pod = next(pod for pod in self.pods() if pod["spec"].get("nodeName") == node)
+        return self.cluster.kubectl("-n", NAMESPACE, "exec", pod["metadata"]["name"], "-c", "penstock", "--", "penstock", *words)
+
     def status(self, node):
         """What `penstock status` says on a node."""
-        pod = next(pod for pod in self.pods() if pod["spec"].get("nodeName") == node)
-        return json.loads(self.cluster.kubectl("-n", NAMESPACE, "exec", pod["metadata"]["name"], "-c", "penstock", "--", "penstock", "status", "-o", "json"))
+        return json.loads(self.tell(node, "status", "-o", "json"))
 
 
 class Program(Node):
@@ -171,6 +185,9 @@ class Program(Node):
             self.signal(node, "run", signal.SIGTERM)
             until(f"another process on {node}", 30, lambda: set(self.processes(node, "run")) - set(before))
         self.ready()
+
+    def is_installed(self):
+        return False
 
     def pods(self):
         return [{"metadata": {"uid": process}} for node in self.nodes() for process in self.processes(node, "run")]

@@ -133,8 +133,10 @@ def stream(port, seconds, rate):
 
 def listen(target, seconds):
     """Counts, and finds the longest silence, in seconds, with the frame after which it began."""
-    _, address, port, _ = split(target)
+    _, address, port, source = split(target)
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if source:
+        client.bind((source, 0))
     client.connect((address, port))
     client.send(b"go")
     end, last, received, silence, after, number = time.monotonic() + float(seconds), None, 0, 0.0, 0, -1

@@ -11,10 +11,12 @@ mod text;
 
 use std::net::IpAddr;
 
+use dataplane::frontend::Place;
 use dataplane::packet::Direction;
 use serde::{Serialize, Serializer};
 
-use super::cluster::{Cluster, NetworkPolicy, ObjectName, Pod, PolicyRule};
+use super::behind::{Behind, behind};
+use super::cluster::{Cluster, NetworkPolicy, ObjectName, Peer, Pod, PolicyRule, Service as ClusterService};
 use super::probe::{Connection, EndVerdict, Probe, ProbeError, Service, Target, Via};
 
 pub use suggest::{DeniedDns, Suggestion, denied_dns};
@@ -151,6 +153,41 @@ fn as_name<S: Serializer>(direction: &Direction, serializer: S) -> Result<S::Ok,
 /// # Errors
 /// An end that cannot be found.
 pub fn explain(cluster: &Cluster, probe: &Probe) -> Result<Explanation, ProbeError> {
+    match behind(cluster, probe)? {
+        Some(behind) => explain_service(cluster, &behind),
+        None => explain_one(cluster, probe),
+    }
+}
+
+/// A Service is explained by the endpoint that is denied, if one is.
+fn explain_service(cluster: &Cluster, behind: &Behind) -> Result<Explanation, ProbeError> {
+    let mut explanations = Vec::new();
+    for endpoint in &behind.endpoints {
+        explanations.push(explain_one(cluster, endpoint)?);
+    }
+    let named = |verdict: EndVerdict| -> Vec<String> {
+        let of = explanations.iter().filter(|explanation| explanation.verdict == verdict);
+        of.map(|explanation| format!("{} {}", explanation.to, explanation.service)).collect()
+    };
+    let (allowed, denied) = (named(EndVerdict::Allow), named(EndVerdict::Deny));
+    let note = match (&allowed[..], &denied[..]) {
+        (_, []) => format!("all of its endpoints are allowed: {}", allowed.join(", ")),
+        ([], _) => format!("none of its endpoints is allowed: {}", denied.join(", ")),
+        _ => format!(
+            "of its endpoints {} are allowed and {} are not: a connection passes only if it is known to reach one of the \
+             former, or with serviceMixed: allow",
+            allowed.join(", "),
+            denied.join(", ")
+        ),
+    };
+    let note = format!("{} is Service {}; {note}", behind.address, behind.service);
+    let shown = explanations.iter().position(|explanation| explanation.verdict == EndVerdict::Deny).unwrap_or(0);
+    let mut explanation = explanations.swap_remove(shown);
+    explanation.notes.insert(0, note);
+    Ok(explanation)
+}
+
+fn explain_one(cluster: &Cluster, probe: &Probe) -> Result<Explanation, ProbeError> {
     let connection = probe.locate(cluster)?;
     let [egress, ingress] = Direction::BOTH.map(|direction| explain_end(cluster, &connection, direction));
     let denied = [&egress, &ingress].iter().any(|end| end.verdict == EndVerdict::Deny);
@@ -270,16 +307,51 @@ fn notes(
         ));
     }
     if connection.via == Some(Via::NodePort) {
-        notes.push(format!(
-            "{} stands for a client that came in by a NodePort: it is judged as this address, without the exemption of \
-             the pod's own node",
-            connection.source.address
-        ));
+        notes.push(match connection.hidden_by(cluster) {
+            Some(node) => format!(
+                "the pod sees {node} (its node, rewritten by kube-proxy from {}): the client is judged as itself; with nodePort: \
+                 postSnat the node's address would be, with nodePort: allow nothing",
+                connection.source.address
+            ),
+            None => format!(
+                "{} stands for a client that came in by a NodePort: it is judged as this address, without the exemption of \
+                 the pod's own node",
+                connection.source.address
+            ),
+        });
     }
+    notes.extend(connection.destination.pod.and_then(|pod| hidden_clients(cluster, pod)));
     if egress.verdict == EndVerdict::Deny && ingress.verdict == EndVerdict::Deny {
         notes.push("both ends deny it: both need a rule that allows it".to_owned());
     }
     notes
+}
+
+/// Blocks that mean clients, for a pod whose clients come by nodes' addresses.
+fn hidden_clients(cluster: &Cluster, pod: &Pod) -> Option<String> {
+    let is_block = |rule: &PolicyRule| rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Block(_)));
+    let with_blocks =
+        |policy: &&NetworkPolicy| policy.rules(Direction::Ingress).is_some_and(|rules| rules.iter().any(is_block));
+    let policies: Vec<String> =
+        cluster.policies_selecting(pod).filter(with_blocks).map(|policy| policy.name.to_string()).collect();
+    let leads_here = |service: &&ClusterService| {
+        let is_outside = |place| matches!(place, Place::Hosts { .. }) || !service.external.is_empty();
+        let backends = cluster.frontends_of(service).filter(|(frontend, _)| is_outside(frontend.place));
+        !service.local
+            && backends.into_iter().any(|(_, ends)| ends.iter().any(|end| pod.addresses.contains(&end.address.into())))
+    };
+    let services: Vec<String> =
+        cluster.services().filter(leads_here).map(|service| service.object_name().to_string()).collect();
+    (!policies.is_empty() && !services.is_empty()).then(|| {
+        format!(
+            "{} has ipBlocks, and clients from outside reach {} by Service {} with externalTrafficPolicy: Cluster: those that come by \
+             another node are hidden behind that node's address, which no block of clients holds, and are dropped (other_node); with \
+             externalTrafficPolicy: Local the pod sees every client",
+            policies.join(", "),
+            pod.name,
+            services.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]

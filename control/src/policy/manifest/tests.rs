@@ -82,8 +82,8 @@ fn what_is_no_object() {
 #[test]
 fn oddities_are_warned_of() {
     assert_eq!(
-        warnings("apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: x}\n"),
-        ["f.yaml:1: Service x/s: objects of kind Service say nothing to policy and are left out"]
+        warnings("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s, namespace: x}\n"),
+        ["f.yaml:1: ConfigMap x/s: objects of kind ConfigMap say nothing to policy and are left out"]
     );
     assert_eq!(
         warnings("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: s}\n"),

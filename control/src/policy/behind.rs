@@ -1,0 +1,64 @@
+//! What is behind a Service that somebody asks about: a question for each of its endpoints.
+
+use std::net::IpAddr;
+
+use super::cluster::{Cluster, ObjectName, Service as ClusterService};
+use super::probe::{Probe, ProbeError, Service, Target, Via};
+
+/// A Service's port, and a question for each endpoint that it leads to.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    /// The Service.
+    pub service: ObjectName,
+    /// Where it is reached.
+    pub address: IpAddr,
+    /// At which port.
+    pub port: u16,
+    /// The questions, in the order of the endpoints' addresses.
+    pub endpoints: Vec<Probe>,
+}
+
+/// What is behind the end that is asked about, if that is a Service: its name with [`Via::Service`], or one of its addresses.
+///
+/// # Errors
+/// When there is no such Service, port or endpoint.
+pub fn behind(cluster: &Cluster, probe: &Probe) -> Result<Option<Behind>, ProbeError> {
+    let Service { protocol, port: number } = probe.service;
+    let v6 = probe.sources(cluster)?.first().is_some_and(|source| source.is_ipv6());
+    let found = match (&probe.to, probe.via) {
+        (Target::Address(address), via) => {
+            let found = cluster.services_at(*address, protocol, number).into_iter().next();
+            if found.is_none() && via == Some(Via::Service) {
+                return Err(ProbeError::UnknownService(probe.to.clone(), probe.service));
+            }
+            found.map(|(service, port)| (service, port, *address))
+        }
+        (Target::Pod(name), Some(Via::Service)) => {
+            let unknown = || ProbeError::UnknownService(probe.to.clone(), probe.service);
+            let service = cluster.service(name).ok_or_else(unknown)?;
+            let port = service.ports.iter().find(|port| port.protocol == protocol && port.port == number);
+            let address = address_of(service, v6).ok_or_else(unknown)?;
+            Some((service, port.ok_or_else(unknown)?, address))
+        }
+        (Target::Pod(_), _) => None,
+    };
+    let Some((service, port, address)) = found else { return Ok(None) };
+    let question = |backend: dataplane::frontend::Backend| Probe {
+        from: probe.from.clone(),
+        to: Target::Address(backend.address.into()),
+        service: Service { protocol, port: backend.port },
+        via: None,
+    };
+    let endpoints: Vec<Probe> = cluster.backends(service, port, address.is_ipv6()).into_iter().map(question).collect();
+    let service = service.object_name();
+    match endpoints.is_empty() {
+        true => Err(ProbeError::NoEndpoints(service, probe.service)),
+        false => Ok(Some(Behind { service, address, port: number, endpoints })),
+    }
+}
+
+/// An address of a Service of this family.
+fn address_of(service: &ClusterService, v6: bool) -> Option<IpAddr> {
+    let mut addresses = service.cluster.iter().chain(&service.external).copied();
+    addresses.find(|address| address.is_ipv6() == v6)
+}
