@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::expect::Expectation;
 use super::watch::Watch;
 use super::world::{INTERNET, World};
-use super::{Lab, LabError, LabOptions, Look, Matrix, Result, Service};
+use super::{Lab, LabError, LabOptions, Look, Matrix, NodePort, Result, Service};
 use crate::command::{CommandResult, ManifestArgs, Outcome, Output, load, load_again, write_stdout};
 
 /// Build the pods of manifests as network namespaces on this machine, and see who reaches whom.
@@ -43,6 +43,9 @@ pub struct LabArgs {
     /// Straight cables instead of wires: nothing is enforced
     #[arg(long)]
     pub no_enforce: bool,
+    /// By whom a connection is judged that comes from a pod's own node, where the manifests hold Services
+    #[arg(long, value_enum, default_value_t)]
+    pub node_port: NodePort,
     /// How the matrix is written
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub output: Output,
@@ -122,7 +125,7 @@ fn options(args: &LabArgs, expectation: Option<&Expectation>) -> LabOptions {
     // An expectation that names external addresses names all that take part.
     let internet = expectation.is_none_or(|expectation| expectation.external.is_empty());
     let port = (!args.no_enforce).then(|| args.port.kind());
-    LabOptions { port, probes: args.probes.clone(), external, internet }
+    LabOptions { port, probes: args.probes.clone(), external, internet, node_port: args.node_port }
 }
 
 fn warn_of_left_out(lab: &Lab) {

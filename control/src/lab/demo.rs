@@ -119,7 +119,8 @@ async fn demo(args: &DemoArgs) -> Result<Outcome> {
         examples.iter().flat_map(|example| &example.expectation.external).copied().collect();
     let port = args.port.kind();
     let external = external.into_iter().collect();
-    let options = LabOptions { port: Some(port), probes: Vec::new(), external, internet: false };
+    let options =
+        LabOptions { port: Some(port), probes: Vec::new(), external, internet: false, ..LabOptions::default() };
     let mut lab = Lab::start(&world, options)?;
     let pods = lab.world().pods.len();
     println!("{pods} pods are network namespaces on this machine, each behind a wire of {} ports.", port.name());

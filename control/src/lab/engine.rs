@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::port::{PortKind, PortSpec};
-use dataplane::rules::WireId;
+use dataplane::rules::{WireId, asked};
 use dataplane::wire::Tracking;
 
 use super::error::{LabError, Result};
 use super::topology::{MTU, POD_INTERFACE, Place, Topology};
+use crate::conntrack::Conntrack;
+use crate::conntrack::asking::Answering;
+use crate::daemon::config::NodePort;
 use crate::enforcer::{Enforcer, EnforcerConfig, EnforcerError, WireSpec};
 use crate::policy::cluster::{Cluster, ObjectName};
 use crate::policy::live::LiveRules;
@@ -16,7 +19,12 @@ use crate::policy::resolve::OwnNode;
 
 /// The running engine of a lab. Dropping it closes all wires.
 pub(super) struct Engine {
+    /// Ends before the engine.
+    _answering: Answering,
     enforcer: Enforcer,
+    node_port: NodePort,
+    /// There are Services, so that somebody may hide behind a node's address.
+    has_services: bool,
     port: PortKind,
     wires: BTreeMap<ObjectName, WireId>,
     rules: LiveRules,
@@ -25,10 +33,14 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn start(port: PortKind) -> Result<Engine> {
+    pub(super) fn start(port: PortKind, node_port: NodePort, topology: &Topology) -> Result<Engine> {
         let enforcer = Enforcer::start(&EnforcerConfig::default()).map_err(refused)?;
         let rules = LiveRules::new(OwnNode::Allow);
-        Ok(Engine { enforcer, port, wires: BTreeMap::new(), rules, cluster: None })
+        let conntrack = topology.fabric.run(Conntrack::open).and_then(|opened| opened);
+        let conntrack = conntrack.map_err(|error| LabError::system("ask for connections", error))?;
+        let answering = enforcer.answer_with(conntrack).map_err(|error| LabError::system("start a thread", error))?;
+        let (wires, cluster, has_services) = (BTreeMap::new(), None, false);
+        Ok(Engine { _answering: answering, enforcer, node_port, has_services, port, wires, rules, cluster })
     }
 
     /// Puts a pod behind a wire, closed until a policy knows it.
@@ -74,11 +86,23 @@ impl Engine {
 
     /// Puts a cluster's policies in force on all wires, and returns when they are.
     pub(super) fn apply(&mut self, cluster: &Cluster) -> Result<()> {
+        let has_services = cluster.services().next().is_some();
+        if std::mem::replace(&mut self.has_services, has_services) != has_services {
+            self.rules.set_own_node(match self.node_port {
+                NodePort::OriginalClient if has_services => OwnNode::Ask(asked::CLIENT),
+                NodePort::PostSnat if has_services => OwnNode::Ask(asked::HOST),
+                _ => OwnNode::Allow,
+            });
+        }
         let wires = self.wires.iter().map(|(name, &wire)| (name.clone(), wire));
-        let change = match &self.cluster {
+        let mut change = match &self.cluster {
             Some(before) => self.rules.follow(before, cluster, wires),
             None => self.rules.start(cluster, wires),
         };
+        // The fabric is every node; whose own address it is only the rules tell, but where nobody hidden is let in.
+        if self.node_port == NodePort::PostSnat {
+            change.frontends.own = change.frontends.hosts.clone();
+        }
         self.enforcer.change(&change).map_err(|error| {
             self.rules.distrust();
             refused(error)

@@ -33,6 +33,7 @@ pub mod instance;
 pub mod matrix;
 pub mod netns;
 pub mod probe;
+mod proxy;
 mod server;
 pub mod topology;
 mod watch;
@@ -43,6 +44,7 @@ pub use matrix::{Look, Matrix, Question};
 pub use probe::ProbeOutcome;
 pub use world::Family;
 
+pub use crate::daemon::config::NodePort;
 pub use crate::policy::probe::Service;
 
 /// How a lab is built.
@@ -57,11 +59,19 @@ pub struct LabOptions {
     pub external: Vec<IpAddr>,
     /// Whether the outside host has the addresses of [`world::INTERNET`] too, save those that a pod or node has.
     pub internet: bool,
+    /// By whom connections from the pods' own nodes are judged, where there are Services.
+    pub node_port: NodePort,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        LabOptions { port: Some(PortKind::AfPacket), probes: Vec::new(), external: Vec::new(), internet: true }
+        LabOptions {
+            port: Some(PortKind::AfPacket),
+            probes: Vec::new(),
+            external: Vec::new(),
+            internet: true,
+            node_port: NodePort::default(),
+        }
     }
 }
 
@@ -73,6 +83,8 @@ pub struct Lab {
     topology: Topology,
     world: World,
     options: LabOptions,
+    /// Services' rules are in the fabric.
+    has_services: bool,
 }
 
 /// Somebody who can send and receive: a pod or an external address.
@@ -107,8 +119,9 @@ impl Lab {
         world.check()?;
         allow_many_descriptors();
         let topology = Topology::start(options.port)?;
-        let engine = options.port.map(Engine::start).transpose()?;
-        let mut lab = Lab { servers: BTreeMap::new(), engine, topology, world: World::default(), options };
+        let engine = options.port.map(|port| Engine::start(port, options.node_port, &topology)).transpose()?;
+        let mut lab =
+            Lab { servers: BTreeMap::new(), engine, topology, world: World::default(), options, has_services: false };
         lab.rebuild(world)?;
         Ok(lab)
     }
@@ -124,6 +137,11 @@ impl Lab {
     }
 
     fn enforce(&mut self, cluster: &Cluster) -> Result<()> {
+        let has_services = cluster.services().next().is_some();
+        if has_services || self.has_services {
+            proxy::set(&self.topology.fabric, cluster)?;
+            self.has_services = has_services;
+        }
         self.engine.as_mut().map_or(Ok(()), |engine| engine.apply(cluster))
     }
 

@@ -51,8 +51,9 @@ pub enum RunningPods {
 }
 
 /// By whom a connection is judged that comes to a pod from its own node's address. What the node itself began always passes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "camelCase")]
+#[value(rename_all = "camelCase")]
 pub enum NodePort {
     /// By the client that kube-proxy hid behind the node's address.
     #[default]
