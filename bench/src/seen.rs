@@ -186,6 +186,50 @@ fn first_of(bytes: &[u8], kind: Kind) -> Option<Tuple> {
     Some(Tuple { source, destination, protocol, source_port, destination_port })
 }
 
+/// Connects at a rate for a time, from so many threads, and closes each connection at once. Answers how many were tried, opened and timed
+/// out, and microseconds until they were open.
+///
+/// # Errors
+/// When there are no sockets or ports left.
+pub fn connect(to: SocketAddr, from: IpAddr, rate: u32, lasting: Duration, threads: u32, patience: Duration) -> Result<Value> {
+    let one = |number: u32| -> Result<(Histogram<u64>, u64, u64)> {
+        let mut histogram = Histogram::new(3).context("a histogram")?;
+        let (mut tried, mut late) = (0u64, 0u64);
+        let period = f64::from(threads) / f64::from(rate);
+        let began = Instant::now() + Duration::from_secs_f64(period * f64::from(number) / f64::from(threads));
+        while began.elapsed() < lasting {
+            let due = began + Duration::from_secs_f64(period * tried as f64);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).context("opening a socket")?;
+            socket.bind(&SocketAddr::new(from, 0).into()).with_context(|| format!("binding to {from}"))?;
+            socket.set_linger(Some(Duration::ZERO))?;
+            tried += 1;
+            let asked = Instant::now();
+            match socket.connect_timeout(&to.into(), patience) {
+                Ok(()) => histogram.saturating_record(asked.elapsed().as_micros() as u64),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => late += 1,
+                // Neither an answer nor silence: said, and counted as what was not opened.
+                Err(error) => eprintln!("connecting: {error}"),
+            }
+        }
+        Ok((histogram, tried, late))
+    };
+    let mut all = Histogram::<u64>::new(3).context("a histogram")?;
+    let (mut tried, mut late) = (0, 0);
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..threads).map(|number| scope.spawn(move || one(number))).collect();
+        for thread in threads {
+            let (histogram, some, of_them) = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            all.add(histogram).context("adding histograms")?;
+            tried += some;
+            late += of_them;
+        }
+        Ok(())
+    })?;
+    let at = |quantile| all.value_at_quantile(quantile);
+    Ok(json!({"tried": tried, "opened": all.len(), "timed_out": late, "p50": at(0.5), "p90": at(0.9), "p99": at(0.99)}))
+}
+
 /// Opens connections at a rate for a time, each from a port of its own. Answers how many.
 ///
 /// # Errors

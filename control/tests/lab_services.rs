@@ -6,8 +6,12 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use control::conntrack::Conntrack;
+use control::conntrack::asking::{Found, LookUp};
 use control::lab::{Lab, LabOptions, NodePort};
 use control::policy::manifest::load_text;
+use dataplane::packet::{Direction, Tuple};
+use dataplane::verdict::DropReason;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
@@ -216,4 +220,74 @@ fn the_table_where_the_nodes_address_counts() {
 #[test]
 fn the_table_where_the_nodes_address_passes() {
     table(NodePort::Allow);
+}
+
+/// The kernel does not answer, or far too late.
+struct Faulty {
+    takes: Duration,
+}
+
+impl LookUp for Faulty {
+    fn look_up(&mut self, _: &[Tuple]) -> Vec<Found> {
+        std::thread::sleep(self.takes);
+        Vec::new()
+    }
+}
+
+/// A cell of the block's policy over UDP, by the node's port.
+fn by_node_port(origin: &str, udp: bool) -> Cell {
+    let is_meant = |cell: &&Cell| {
+        cell.policy == 1
+            && cell.origin == origin
+            && cell.udp == udp
+            && cell.hidden
+            && cell.to.is_ipv4()
+            && cell.to.port() > 30000
+    };
+    cells().iter().find(is_meant).unwrap().clone()
+}
+
+#[test]
+fn look_ups_that_fail_or_stall_open_nothing_and_cut_nothing() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let mut lab = lab(NodePort::OriginalClient);
+    let [open, stranger, tcp] =
+        [("allowed", true), ("stranger", true), ("allowed", false)].map(|(origin, udp)| by_node_port(origin, udp));
+    assert!(wrong(&lab, &[open.clone(), stranger.clone(), tcp.clone()], NodePort::OriginalClient).is_empty());
+    let socket = lab.namespace("outside").unwrap().run(|| {
+        let socket = UdpSocket::bind(SocketAddr::new(open.source.unwrap(), 0)).unwrap();
+        socket.set_read_timeout(Some(SILENCE)).unwrap();
+        socket.connect(open.to).unwrap();
+        socket
+    });
+    let socket = socket.unwrap();
+    let goes_on = |what: &str| {
+        let answered = (0..50).filter(|_| socket.send(b"hello").is_ok() && socket.recv(&mut [0; 64]).is_ok()).count();
+        assert_eq!(answered, 50, "{what}: an open connection goes on");
+    };
+    goes_on("at first");
+    let dropped = |lab: &Lab, reason: DropReason| {
+        let wires = lab.enforcer().unwrap().wires();
+        wires.values().map(|wire| wire.stats.direction(Direction::Ingress).dropped(reason).get()).sum::<u64>()
+    };
+    for (what, takes) in [("failing", Duration::ZERO), ("stalling", Duration::from_secs(2))] {
+        lab.answer_with(Faulty { takes }).unwrap();
+        let many: Vec<Cell> = [&stranger, &open, &tcp].into_iter().cycle().take(384).cloned().collect();
+        let opened = lab.namespace("outside").unwrap().run(|| {
+            std::thread::scope(|scope| {
+                let tried: Vec<_> = many.iter().map(|cell| scope.spawn(|| reaches(cell))).collect();
+                tried.into_iter().map(|one| one.join().unwrap()).filter(|opened| *opened).count()
+            })
+        });
+        assert_eq!(opened.unwrap(), 0, "{what}: nobody knows who asks");
+        goes_on(what);
+    }
+    assert!(dropped(&lab, DropReason::AskUnknown) >= 384);
+    assert!(dropped(&lab, DropReason::AskTimeout) > 0);
+    assert!(dropped(&lab, DropReason::AskQueueFull) > 0, "what waits is bounded");
+    let fabric = lab.topology().fabric.clone();
+    lab.answer_with(fabric.run(Conntrack::open).unwrap().unwrap()).unwrap();
+    assert!(wrong(&lab, &[open.clone(), stranger, tcp], NodePort::OriginalClient).is_empty(), "all is as before");
+    goes_on("at the end");
 }

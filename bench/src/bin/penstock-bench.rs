@@ -57,6 +57,18 @@ enum Command {
         #[arg(long)]
         from: Option<IpAddr>,
     },
+    /// Connect at a rate, and say how long it took.
+    #[command(hide = true)]
+    Connect {
+        to: SocketAddr,
+        from: IpAddr,
+        rate: u32,
+        seconds: u64,
+        #[arg(long, default_value_t = 32)]
+        threads: u32,
+        #[arg(long, default_value_t = 1000)]
+        milliseconds: u64,
+    },
     /// A process in which Penstock is measured.
     #[command(hide = true)]
     Worker { order: String },
@@ -117,6 +129,10 @@ fn main() -> ExitCode {
         }
         Command::Open { to, kind, rate, seconds, from } => {
             seen::open(to, from, kind, rate, Duration::from_secs(seconds)).map(|count| println!("{count}"))
+        }
+        Command::Connect { to, from, rate, seconds, threads, milliseconds } => {
+            let (lasting, patience) = (Duration::from_secs(seconds), Duration::from_millis(milliseconds));
+            seen::connect(to, from, rate, lasting, threads, patience).map(|seen| println!("{seen}"))
         }
         Command::Worker { order } => worker::main(&order),
         Command::Bare { kind, inside_namespace, inside, outside_namespace, outside, cpu } => {

@@ -10,7 +10,7 @@ use dataplane::wire::Tracking;
 use super::error::{LabError, Result};
 use super::topology::{MTU, POD_INTERFACE, Place, Topology};
 use crate::conntrack::Conntrack;
-use crate::conntrack::asking::Answering;
+use crate::conntrack::asking::{Answering, LookUp};
 use crate::daemon::config::NodePort;
 use crate::enforcer::{Enforcer, EnforcerConfig, EnforcerError, WireSpec};
 use crate::policy::cluster::{Cluster, ObjectName};
@@ -20,7 +20,7 @@ use crate::policy::resolve::OwnNode;
 /// The running engine of a lab. Dropping it closes all wires.
 pub(super) struct Engine {
     /// Ends before the engine.
-    _answering: Answering,
+    answering: Option<Answering>,
     enforcer: Enforcer,
     node_port: NodePort,
     /// There are Services, so that somebody may hide behind a node's address.
@@ -38,9 +38,19 @@ impl Engine {
         let rules = LiveRules::new(OwnNode::Allow);
         let conntrack = topology.fabric.run(Conntrack::open).and_then(|opened| opened);
         let conntrack = conntrack.map_err(|error| LabError::system("ask for connections", error))?;
-        let answering = enforcer.answer_with(conntrack).map_err(|error| LabError::system("start a thread", error))?;
         let (wires, cluster, has_services) = (BTreeMap::new(), None, false);
-        Ok(Engine { _answering: answering, enforcer, node_port, has_services, port, wires, rules, cluster })
+        let mut engine = Engine { answering: None, enforcer, node_port, has_services, port, wires, rules, cluster };
+        engine.answer_with(conntrack)?;
+        Ok(engine)
+    }
+
+    /// Answers what the workers ask from now on by these look-ups.
+    pub(super) fn answer_with(&mut self, look_up: impl LookUp) -> Result<()> {
+        // Two would answer each some of the questions.
+        self.answering = None;
+        let answering = self.enforcer.answer_with(look_up);
+        self.answering = Some(answering.map_err(|error| LabError::system("start a thread", error))?);
+        Ok(())
     }
 
     /// Puts a pod behind a wire, closed until a policy knows it.

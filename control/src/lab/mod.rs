@@ -20,6 +20,7 @@ use self::probe::Attempt;
 use self::server::Servers;
 use self::topology::Topology;
 use self::world::{LabPod, World};
+use crate::conntrack::asking::LookUp;
 use crate::enforcer::Enforcer;
 use crate::policy::cluster::Cluster;
 
@@ -339,6 +340,14 @@ impl Lab {
         }
         let hosts = self.hosts();
         find(&hosts, pod).map(|host| host.namespace)
+    }
+
+    /// Looks connections up in this way from now on instead of asking the kernel, to see what becomes of them when it does not answer.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn answer_with(&mut self, look_up: impl LookUp) -> Result<()> {
+        self.engine.as_mut().map_or(Ok(()), |engine| engine.answer_with(look_up))
     }
 
     /// Whose policies are in force; `None` without enforcement.

@@ -150,6 +150,7 @@ impl Core {
                 ("nodes".to_owned(), count(cluster.nodes().count())),
                 ("pods".to_owned(), count(cluster.pods().count())),
                 ("policies".to_owned(), count(cluster.policies().count())),
+                ("services".to_owned(), count(cluster.services().count())),
             ])
         });
         let (workers, dead) = self.node.engine.workers();

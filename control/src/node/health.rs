@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dataplane::rules::WireId;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
 
 use super::core::Core;
 use super::shared::Node;
+use crate::conntrack::asking::{Counts, TIMES};
 use crate::observe::http::{Health, Observed};
 use crate::observe::metrics::{self, counter, encode_count, gauge, histogram};
 use crate::observe::wires::{self, Shown};
@@ -111,6 +113,34 @@ struct Figures {
 }
 
 impl Node {
+    /// What the workers asked of the kernel's connection tracking.
+    fn encode_asked(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let asked = self.engine.asked();
+        let help = "Connections that the kernel was asked about: who is behind the node's address, or which endpoint a Service's leads to";
+        let mut family = encoder.encode_descriptor("lookups", help, None, MetricType::Counter)?;
+        for (kind, answers) in Counts::KINDS.into_iter().zip(asked.answers) {
+            for (outcome, value) in Counts::OUTCOMES.into_iter().zip(answers) {
+                encode_count(&mut family.encode_family(&[("question", kind), ("outcome", outcome)])?, value)?;
+            }
+        }
+        let help = "Time from when a question was taken to its answer";
+        let buckets: Vec<(f64, u64)> = TIMES
+            .into_iter()
+            .map(|most| if most == u64::MAX { f64::MAX } else { most as f64 / 1e6 })
+            .zip(asked.times)
+            .collect();
+        let count = asked.times.iter().sum();
+        encoder
+            .encode_descriptor("lookup_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(asked.micros as f64 / 1e6, count, &buckets, None)?;
+        gauge(
+            encoder,
+            "kube_proxy_seen",
+            "1 while it can be found out who is behind the node's own address, 0 while that is taken for the node",
+            u64::from(!self.hidden.load(Ordering::Relaxed)),
+        )
+    }
+
     fn encode_policy(&self, encoder: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
         let counts = &self.counts;
         let help = [
@@ -150,6 +180,7 @@ impl Node {
         gauge(encoder, "unspliced_pods", help, figures.unspliced)?;
         let help = "Time from the CNI plugin's ADD to the answer that the pod may start";
         histogram(encoder, "cni_add_duration", help, &counts.adds)?;
+        self.encode_asked(encoder)?;
         let mut family = encoder.encode_descriptor(
             "cni_calls",
             "Calls of the CNI plugin, by how they ended",

@@ -2,6 +2,7 @@
 //! node's own address, and it is taken for the node, which Kubernetes wants to reach its pods.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,6 +118,7 @@ impl Core {
             self.live.set_own_node(self.own_node());
             self.told = false;
         }
+        self.node.hidden.store(!rewriting.is_seen(), Ordering::Relaxed);
         match rewriting.problem() {
             Some(problem) => self.problem("kube-proxy", problem.to_owned()),
             None => self.solved("kube-proxy"),

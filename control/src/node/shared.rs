@@ -67,6 +67,8 @@ pub(super) struct Node {
     /// The log of drops is to be opened anew.
     pub(super) reopen: AtomicBool,
     pub(super) started: Instant,
+    /// Who is behind the node's address cannot be found out.
+    pub(super) hidden: AtomicBool,
     stopping: AtomicBool,
     asks: UnboundedSender<Ask>,
 }
@@ -89,6 +91,7 @@ impl Node {
             drops: Drops::default(),
             reopen: AtomicBool::new(false),
             started: Instant::now(),
+            hidden: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             asks,
         };

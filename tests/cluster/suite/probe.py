@@ -76,9 +76,13 @@ def serve(*ports):
                 data, peer = key.fileobj.recvfrom(2048)
                 key.fileobj.sendto(data, peer)
             else:
-                connection, _ = key.fileobj.accept()
-                connection.sendall(b"ok\n")
-                connection.close()
+                try:
+                    connection, _ = key.fileobj.accept()
+                    with connection:
+                        connection.sendall(b"ok\n")
+                except OSError:
+                    # Who asked is gone.
+                    pass
 
 
 def send(target, seconds, rate):
