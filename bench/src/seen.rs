@@ -191,7 +191,14 @@ fn first_of(bytes: &[u8], kind: Kind) -> Option<Tuple> {
 ///
 /// # Errors
 /// When there are no sockets or ports left.
-pub fn connect(to: SocketAddr, from: IpAddr, rate: u32, lasting: Duration, threads: u32, patience: Duration) -> Result<Value> {
+pub fn connect(
+    to: SocketAddr,
+    from: IpAddr,
+    rate: u32,
+    lasting: Duration,
+    threads: u32,
+    patience: Duration,
+) -> Result<Value> {
     let one = |number: u32| -> Result<(Histogram<u64>, u64, u64)> {
         let mut histogram = Histogram::new(3).context("a histogram")?;
         let (mut tried, mut late) = (0u64, 0u64);

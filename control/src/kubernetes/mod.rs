@@ -51,6 +51,7 @@
 
 mod access;
 mod backoff;
+mod config;
 pub mod lean;
 mod lookup;
 mod policy;
@@ -67,10 +68,11 @@ mod wire;
 mod writer;
 
 pub use access::Access;
+pub use config::SourceConfig;
 pub use lookup::{Found, Lookup};
 pub use removal::{Removal, RemovalError};
 pub use report::Report;
 pub use server::Version;
-pub use source::{Batch, Source, SourceConfig, Update};
+pub use source::{Batch, Source, Update};
 pub use trouble::{SetupError, Trouble};
 pub use writer::Writer;

@@ -7,5 +7,6 @@ mod random;
 mod restart;
 #[path = "../api_server/mod.rs"]
 mod server;
+mod services;
 mod support;
 mod watches;

@@ -10,21 +10,19 @@
 pub(crate) mod decode;
 mod document;
 mod files;
+mod kinds;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::document::{Document, Origin};
-use super::cluster::{Cluster, EndpointSlice, ObjectName, Service};
+use super::cluster::{Cluster, ObjectName};
 use super::shown;
 use super::validation::{self, FieldError, Scope};
 
@@ -436,63 +434,6 @@ impl Loader {
         self.seen.insert((kind, name), origin.place());
         Admission::New
     }
-
-    fn add_namespace(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let namespace: core::Namespace = self.decode(value, object, origin)?;
-        self.admit("Namespace", &namespace.metadata, Scope::Namespace, origin).into_result()?;
-        self.loaded.cluster.apply_namespace(&namespace);
-        Ok(())
-    }
-
-    fn add_node(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let node: core::Node = self.decode(value, object, origin)?;
-        self.admit("Node", &node.metadata, Scope::Cluster, origin).into_result()?;
-        self.loaded.cluster.apply_node(&node).map(|_touched| ())
-    }
-
-    fn add_pod(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let mut pod: core::Pod = self.decode(value, object, origin)?;
-        default_namespace(&mut pod.metadata);
-        self.admit("Pod", &pod.metadata, Scope::Namespaced, origin).into_result()?;
-        self.loaded.cluster.apply_pod(&pod).map(|_touched| ())
-    }
-
-    fn add_service(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let mut service: core::Service = self.decode(value, object, origin)?;
-        default_namespace(&mut service.metadata);
-        self.admit("Service", &service.metadata, Scope::Namespaced, origin).into_result()?;
-        self.loaded.cluster.apply_service(Service::read(&service));
-        Ok(())
-    }
-
-    fn add_endpoints(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let mut endpoints: core::Endpoints = self.decode(value, object, origin)?;
-        default_namespace(&mut endpoints.metadata);
-        self.admit("Endpoints", &endpoints.metadata, Scope::Namespaced, origin).into_result()?;
-        self.loaded.cluster.apply_slice(EndpointSlice::read_endpoints(&endpoints));
-        Ok(())
-    }
-
-    fn add_slice(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let mut slice: discovery::EndpointSlice = self.decode(value, object, origin)?;
-        default_namespace(&mut slice.metadata);
-        self.admit("EndpointSlice", &slice.metadata, Scope::Namespaced, origin).into_result()?;
-        self.loaded.cluster.apply_slice(EndpointSlice::read(&slice));
-        Ok(())
-    }
-
-    fn add_policy(&mut self, value: Value, object: &str, origin: &Origin) -> Result<(), Vec<FieldError>> {
-        let mut policy: networking::NetworkPolicy = self.decode(value, object, origin)?;
-        default_namespace(&mut policy.metadata);
-        let accepted = validation::accept(policy)?;
-        self.admit("NetworkPolicy", &accepted.object().metadata, Scope::Namespaced, origin).into_result()?;
-        for warning in accepted.warnings() {
-            let place = origin.place_of(warning.split(": ").next().unwrap_or_default());
-            self.loaded.warnings.push(Warning { place, message: format!("{object}: {warning}") });
-        }
-        self.loaded.cluster.apply_policy(accepted);
-        Ok(())
-    }
 }
 
 /// Whether an object may go on.
@@ -508,13 +449,6 @@ impl Admission {
             Admission::New => Ok(()),
             Admission::Refused(errors) => Err(errors),
         }
-    }
-}
-
-fn default_namespace(metadata: &mut ObjectMeta) {
-    let namespace = metadata.namespace.get_or_insert_default();
-    if namespace.is_empty() {
-        *namespace = "default".to_owned();
     }
 }
 
