@@ -13,13 +13,13 @@ chart=deploy/helm/penstock
 rendered=deploy/manifests/penstock.yaml
 
 "$helm" lint --quiet "$chart"
-for values in "" "--set serviceMonitor.enabled=true" "--set startupTaint=penstock.io/not-ready --set events.denied=true --set dashboard.enabled=true" "--set serviceAccount.name=own" "--set image.repository=registry.example/penstock --set image.tag=v1"; do
+for values in "" "--set serviceMonitor.enabled=true,metrics.address=0.0.0.0" "--set startupTaint=penstock.io/not-ready --set events.denied=true --set dashboard.enabled=true" "--set serviceAccount.name=own" "--set image.repository=registry.example/penstock --set image.tag=v1"; do
     # shellcheck disable=SC2086 # words of each
     "$helm" template penstock "$chart" --namespace penstock $values >/dev/null
 done
 text=$(
     echo "# Rendered from deploy/helm/penstock by \`make manifests\`, for Kubernetes 1.20 and newer. Set the image to one that your nodes can have."
-    printf -- '---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: penstock\n'
+    printf -- '---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: penstock\n  labels: {pod-security.kubernetes.io/enforce: privileged}\n'
     "$helm" template penstock "$chart" --namespace penstock --no-hooks --kube-version 1.20.0
 )
 if [ "${1:-}" = --check ]; then

@@ -117,21 +117,31 @@ fn by_hand(words: &[&str]) -> Result<ExitCode, SpliceError> {
         ["install"] => Ok(install(What::Once)),
         ["install", "--binary"] => Ok(install(What::Binary)),
         ["install", "--watch"] => Ok(install(What::Watch)),
+        ["help"] | [.., "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        // Anything that is no directory's name would be taken for a call without one.
+        ["uninstall", ref directories @ ..]
+            if let Some(wrong) = directories.iter().find(|name| !name.starts_with('/')) =>
+        {
+            eprintln!("penstock-cni: uninstall: {wrong:?} is no absolute path of a directory; nothing was done");
+            Ok(ExitCode::from(2))
+        }
         ["uninstall", ref directories @ ..] => match install::uninstall(&store, &host, &places(), directories) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(reason) => Ok(refused(&reason)),
         },
-        ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            Ok(ExitCode::SUCCESS)
-        }
         ["version" | "--version" | "-V"] => {
             println!("penstock-cni {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
         ["tear-down"] => Ok(ExitCode::from(u8::from(!store.tear_down()?))),
         _ => {
-            eprint!("{HELP}");
+            let said = words.join(" ");
+            eprintln!(
+                "penstock-cni: {said:?} is no command of it, or lacks an argument; penstock-cni --help tells them all"
+            );
             Ok(ExitCode::from(2))
         }
     }

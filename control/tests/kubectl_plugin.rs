@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 const KUBECTL: &str = r#"#!/usr/bin/env bash
 echo "$*" >>"$LOG"
 case "$*" in
-*"get pods --all-namespaces"*) printf '%s\n' "False node1 own p1" "True node2 own p2" ;;
+*"get pods --all-namespaces"*) printf '%s\n' "node1 own p1 False" "node2 own p2 True" ;;
 *"get pod nginx"*) echo node1 ;;
 *"get pod gone"*) echo 'Error from server (NotFound): pods "gone" not found' >&2; exit 1 ;;
 *exec*) echo "ran: $*" ;;

@@ -2,9 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+
+use crate::plugin::VERSIONS;
 
 /// The type of our plugin, which is the name of its binary.
 const PLUGIN: &str = "penstock-cni";
@@ -103,6 +106,20 @@ pub fn chained(text: &[u8]) -> Result<String, String> {
     if plugins.is_empty() {
         return Err("it names no plugin".to_owned());
     }
+    // What a runtime, or we, would refuse for every new pod.
+    if let Some(at) = plugins.iter().position(|plugin| !plugin["type"].as_str().is_some_and(|name| !name.is_empty())) {
+        return Err(format!("plugins[{at}] has no type"));
+    }
+    if !config.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
+        return Err("it has no name".to_owned());
+    }
+    match config.get("cniVersion").and_then(Value::as_str) {
+        Some(version) if VERSIONS.contains(&version) => {}
+        other => {
+            let (other, known) = (other.unwrap_or_default(), VERSIONS.join(", "));
+            return Err(format!("cniVersion {other:?} is not one that penstock-cni speaks ({known})"));
+        }
+    }
     if !config.contains_key("plugins") {
         // A single plugin: what a list says of the network, it says beside the plugin's own settings.
         let name = config.get("name").cloned().ok_or("it has no name")?;
@@ -130,13 +147,15 @@ pub fn follow(directory: &Path, own: &str) -> Result<bool, ConflistError> {
         }
     };
     let text = fs::read(&path).map_err(system(&path))?;
+    // It may hold secrets.
+    let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o644);
     // A file that is being written is whole in a moment; until then ours stays as it is.
     let wanted = chained(&text).map_err(|reason| ConflistError::Broken { path, reason })?;
     let own = directory.join(own);
     if fs::read(&own).is_ok_and(|there| there == wanted.as_bytes()) {
         return Ok(false);
     }
-    replace(&own, wanted.as_bytes(), 0o644).map(|()| true).map_err(system(&own))
+    replace(&own, wanted.as_bytes(), mode).map(|()| true).map_err(system(&own))
 }
 
 /// Removes a file that need not be there.
@@ -156,14 +175,19 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 /// # Errors
 /// When the system refuses.
 pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = path.with_file_name(format!(".{name}.new"));
-    let mut file = File::create(&fresh)?;
-    file.write_all(content)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    let written = File::create(&fresh).and_then(|mut file| {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    });
+    if let Err(error) = written {
+        // Half a file is of no use to anybody.
+        let _as_far_as_possible = fs::remove_file(&fresh);
+        return Err(error);
+    }
     // The name is on the disk once its directory is.
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

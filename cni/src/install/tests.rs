@@ -169,3 +169,38 @@ fn uninstalling_takes_the_configuration_and_the_binary_and_twice_is_once() {
         assert!(places.conflists.join("10-aws.conflist").exists());
     }
 }
+
+#[test]
+fn what_every_new_pod_would_be_refused_for_is_refused_here() {
+    let with = |from: &str, to: &str| chained(LIST.replacen(from, to, 1).as_bytes()).unwrap_err();
+    let speaks = "0.3.1, 0.4.0, 1.0.0, 1.1.0";
+    for (from, to, expected) in [
+        (r#""cniVersion":"0.4.0","#, "", format!("cniVersion \"\" is not one that penstock-cni speaks ({speaks})")),
+        ("0.4.0", "9.9.9", format!("cniVersion \"9.9.9\" is not one that penstock-cni speaks ({speaks})")),
+        (r#""name":"aws-cni","#, "", "it has no name".to_owned()),
+        (r#"{"type":"portmap","#, "{", "plugins[1] has no type".to_owned()),
+    ] {
+        assert_eq!(with(from, to), expected);
+    }
+}
+
+#[test]
+fn a_primary_that_only_root_may_read_has_a_copy_that_only_root_may_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = directory();
+    let primary = directory.path().join("10-primary.conflist");
+    fs::write(&primary, LIST).unwrap();
+    fs::set_permissions(&primary, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(follow(directory.path(), CONFLIST).unwrap());
+    let mode = fs::metadata(directory.path().join(CONFLIST)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_copy_that_cannot_be_put_in_place_leaves_nothing() {
+    let directory = directory();
+    let target = directory.path().join("taken");
+    fs::create_dir_all(target.join("by a directory")).unwrap();
+    assert!(conflist::replace(&target, b"x", 0o644).is_err());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}

@@ -32,6 +32,7 @@ use self::config::{Config, LogFormat, MidStream, NodeConfig};
 use self::running::Daemon;
 use self::watch::Watch;
 use crate::command::{CommandResult, Failure, Outcome};
+use crate::kubernetes::Access;
 use crate::enforcer::{Enforcer, EnforcerConfig};
 use crate::observe::drops::Clocks;
 use crate::observe::events::{Output, open};
@@ -94,6 +95,13 @@ pub fn run(args: &RunArgs) -> CommandResult {
 
 /// Runs a node's daemon, or says that its configuration is valid.
 fn run_node(args: &RunArgs, config: &Config, node: &NodeConfig) -> CommandResult {
+    if let Access::Kubeconfig { file: Some(file), .. } = &node.access
+        && !file.is_file()
+    {
+        let (config, file) = (config.file.display(), file.display());
+        let reason = format!("{config}: kubernetes.kubeconfig: {file} is no file; name one that kubectl can use");
+        return Err(Failure::BadInput(reason));
+    }
     if args.check {
         println!("{}: valid: node {}, policies and pods from the API server", config.file.display(), node.name);
         return Ok(Outcome::Done);

@@ -66,7 +66,23 @@ impl Access {
                     },
                     None => Config::from_kubeconfig(&options).await,
                 };
-                config.map_err(|error| wrong(one_line(&error)))
+                let config = config.map_err(|error| {
+                    let mut reason = one_line(&error);
+                    if reason.contains("Permission denied") {
+                        reason += &format!(
+                            " (it is read as user {}: let that one read it)",
+                            rustix::process::geteuid().as_raw()
+                        );
+                    }
+                    wrong(reason)
+                })?;
+                match (config.cluster_url.scheme_str(), config.cluster_url.host()) {
+                    (Some("http" | "https"), Some(_)) => Ok(config),
+                    _ => Err(wrong(format!(
+                        "server: {} is no URL of a server, such as https://10.0.0.1:6443",
+                        config.cluster_url
+                    ))),
+                }
             }
             Access::Url(url) => match url.parse() {
                 Ok(url) => Ok(Config::new(url)),

@@ -72,7 +72,7 @@ impl Removal {
     /// # Errors
     /// See [`RemovalError`].
     pub async fn carry_out(&self, access: Access, mut say: impl FnMut(i32, i32)) -> Result<(), RemovalError> {
-        let connection = Connection::open(access, SILENCE).await?;
+        let connection = Connection::open(access, SILENCE.min(self.patience)).await?;
         let daemonsets: Api<DaemonSet> = Api::namespaced(connection.client(), &self.namespace);
         let asked = |verb| Asked { verb, resource: "daemonsets", group: "apps".to_owned() };
         let patched = daemonsets.patch(&self.daemonset, &PatchParams::default(), &Patch::Strategic(self.patch())).await;

@@ -15,7 +15,7 @@ use crate::conntrack::asking::Counts;
 use crate::daemon::config::KubeProxy;
 
 /// How often it is looked.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How often in a row nobody may answer before there is nobody.
 const PATIENT: u32 = 3;

@@ -54,7 +54,7 @@ def from_apply_to_enforced(cluster):
     web, client = cluster.start(cluster.manifest(namespace, "web", {"app": "web"}), cluster.manifest(namespace, "client"))
     deny = cluster.policy(namespace, "deny", {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]})
     present, rows = 0, []
-    for count in map(int, os.environ.get("POLICIES", "1 100 10000").split()):
+    for count in map(int, os.environ.get("POLICIES", "1 100 2000").split()):
         others(cluster, crowd, present, count - 1)
         present, times = count - 1, []
         for _ in range(int(os.environ.get("ROUNDS", "10"))):

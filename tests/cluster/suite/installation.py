@@ -93,6 +93,8 @@ class Chart(Node):
         for node in self.nodes():
             self.cluster.kubectl("taint", "node", node, f"{TAINT}:NoSchedule")
         options = (f"image.repository={REPOSITORY}", f"image.tag={TAG}", "image.pullPolicy=Never", f"startupTaint={TAINT}", "events.denied=true", "dashboard.enabled=true")
+        # All nodes at once: there are as many updates as tests of them, and each node is its own.
+        options += ("updateStrategy.type=RollingUpdate", "updateStrategy.rollingUpdate.maxUnavailable=100%")
         sets = [word for value in (*options, *values) for word in ("--set", value)]
         self.helm("install", "penstock", CHART, "--create-namespace", *sets, timeout=120)
         self.ready()

@@ -23,9 +23,9 @@ from world import Cluster, Failure, Passed
 
 # Where the primary plugin matters: what a pod's interfaces, routes and addresses are part of.
 PRIMARY = [node.running_pods_are_adopted, policies.added_changed_deleted, *pods.TESTS, *node.TESTS, interruptions.dataplane_killed, interruptions.rolling_update, node.uninstalled_without_a_trace]
-ALL = [node.running_pods_are_adopted, *policies.TESTS, *pods.TESTS, *node.TESTS, *services.TESTS, *interruptions.TESTS, *delay.TESTS, node.uninstalled_without_a_trace]
+ALL = [node.running_pods_are_adopted, *policies.TESTS, *pods.TESTS, *node.TESTS, *interruptions.TESTS, *delay.TESTS, *services.TESTS, node.uninstalled_without_a_trace]
 # What can be tried only where Penstock is, not merely be seen to fail where it is not.
-OF_PENSTOCK = [node.running_pods_are_adopted, node.uninstalled_without_a_trace, *interruptions.TESTS, *delay.TESTS]
+OF_PENSTOCK = [node.running_pods_are_adopted, node.uninstalled_without_a_trace, *interruptions.TESTS, *delay.TESTS, services.lookups_stall, services.kube_proxy_is_absent]
 
 
 def attempt(test, cluster):

@@ -147,7 +147,12 @@ impl Checker<'_> {
                 let reason = "the kubeconfig names the server; leave one of them away";
                 Err(self.error("kubernetes.server", reason))
             }
-            (Some(file), None) => Ok(Access::Kubeconfig { file: Some(self.relative(&file)), context }),
+            (Some(file), None) => {
+                let file = self.relative(&file);
+                // Control works in another directory.
+                let file = std::path::absolute(&file).unwrap_or(file);
+                Ok(Access::Kubeconfig { file: Some(file), context })
+            }
             (None, _) if context.is_some() => {
                 let reason = "a context is one of a kubeconfig; name the file as kubernetes.kubeconfig";
                 Err(self.error("kubernetes.context", reason))

@@ -108,8 +108,10 @@ impl Child {
         let reader = own.try_clone();
         let (role, start, ends) = (self.role, self.start, inputs.clone());
         std::thread::Builder::new().name(format!("{role}'s end")).spawn(move || {
-            let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-            drop(ends.send(Input::Ended(role, start, how)));
+            let status = child.wait();
+            let code = status.as_ref().ok().and_then(std::process::ExitStatus::code);
+            let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            drop(ends.send(Input::Ended(role, start, how, code)));
         })?;
         self.state = State::Running(Process {
             pid: pid.as_raw_nonzero().get() as u32,

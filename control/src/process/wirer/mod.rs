@@ -37,6 +37,9 @@ const PING: Duration = Duration::from_secs(1);
 /// How long the dataplane may take to start: files of flows for millions of them are looked through.
 const START: Duration = Duration::from_secs(60);
 
+/// What is said when control cannot even begin; it has said why itself.
+const CANNOT_BEGIN: &str = "control cannot begin, for the reason that it told above";
+
 /// How long control may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -47,8 +50,8 @@ enum Input {
     /// A child spoke; of which start it is.
     Dataplane(u64, FromDataplane),
     Control(u64, Request),
-    /// A child has ended, and how.
-    Ended(Role, u64, String),
+    /// A child has ended, how, and with which exit code.
+    Ended(Role, u64, String, Option<i32>),
     /// The answer to control's request of this number, found by a thread.
     Answered(u64, u64, Result<Answer, String>),
     /// The host's interfaces have changed, or it is time to look.
@@ -206,7 +209,15 @@ impl Running {
                 Input::Control(start, request) if self.control.is(start) => self.control_asks(start, request),
                 Input::Answered(start, number, answer) if self.control.is(start) => self.answer(number, answer),
                 Input::Dataplane(..) | Input::Control(..) | Input::Answered(..) => {}
-                Input::Ended(role, start, how) => self.ended(role, start, &how),
+                Input::Ended(role, start, how, code) => {
+                    if self.cannot_begin(role, start, code) {
+                        return Err(match code {
+                            Some(2) => Failure::BadInput(CANNOT_BEGIN.to_owned()),
+                            _ => Failure::System(CANNOT_BEGIN.to_owned()),
+                        });
+                    }
+                    self.ended(role, start, &how);
+                }
                 Input::Links => self.tend_again = true,
                 Input::Tended(result) => self.tended(result),
             }
@@ -335,6 +346,13 @@ impl Running {
         }
     }
 
+    /// Whether control ended at its very first start by what it was given, or was refused, and no pod depends on this process: then
+    /// whoever started it is to know.
+    fn cannot_begin(&self, role: Role, start: u64, code: Option<i32>) -> bool {
+        let is_told = role == Role::Control && start == 1 && matches!(code, Some(2 | 3));
+        is_told && self.control.is(start) && self.wires.spliced().is_ok_and(|pods| pods.is_empty())
+    }
+
     fn ended(&mut self, role: Role, start: u64, how: &str) {
         let child = if role == Role::Dataplane { &mut self.dataplane } else { &mut self.control };
         if !child.is(start) {
@@ -416,7 +434,7 @@ impl Running {
         let until = Instant::now() + END;
         while self.control.is_running() {
             match inputs.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Input::Ended(Role::Control, start, _)) if self.control.is(start) => break,
+                Ok(Input::Ended(Role::Control, start, _, _)) if self.control.is(start) => break,
                 Ok(Input::Control(start, request)) if self.control.is(start) => self.control_asks(start, request),
                 Ok(_) => {}
                 Err(_) => {
