@@ -107,10 +107,10 @@ pub fn chained(text: &[u8]) -> Result<String, String> {
         return Err("it names no plugin".to_owned());
     }
     // What a runtime, or we, would refuse for every new pod.
-    if let Some(at) = plugins.iter().position(|plugin| !plugin["type"].as_str().is_some_and(|name| !name.is_empty())) {
+    if let Some(at) = plugins.iter().position(|plugin| plugin["type"].as_str().is_none_or(str::is_empty)) {
         return Err(format!("plugins[{at}] has no type"));
     }
-    if !config.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
+    if config.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err("it has no name".to_owned());
     }
     match config.get("cniVersion").and_then(Value::as_str) {

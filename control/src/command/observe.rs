@@ -246,21 +246,15 @@ fn drop_line(line: &Value) -> String {
     };
     let whose: Vec<String> = owner.into_iter().chain(client).chain(service).collect();
     let whose = if whose.is_empty() { String::new() } else { format!(" ({})", whose.join(", ")) };
-    let peer = format!("{}{whose}", text("peer"));
-    let (from, to) = match text("direction").as_str() {
-        "egress" => (text("address"), peer),
-        _ => (peer, text("address")),
+    let (own_port, peer_port) = match text("direction").as_str() {
+        "egress" => (port("sourcePort"), port("destinationPort")),
+        _ => (port("destinationPort"), port("sourcePort")),
     };
+    let own = format!("{}{own_port}", text("address"));
+    let peer = format!("{}{peer_port}{whose}", text("peer"));
+    let (from, to) = if text("direction") == "egress" { (own, peer) } else { (peer, own) };
     let policies = list("policies");
     let by = if policies.is_empty() { String::new() } else { format!(" isolated by {}", policies.join(", ")) };
     let name = if line["pod"].is_string() { text("pod") } else { text("wire") };
-    format!(
-        "{} {name} {} {} {from}{} → {to}{} {}{by}",
-        text("time"),
-        text("direction"),
-        text("protocol"),
-        port("sourcePort"),
-        port("destinationPort"),
-        text("reason"),
-    )
+    format!("{} {name} {} {} {from} → {to} {}{by}", text("time"), text("direction"), text("protocol"), text("reason"),)
 }

@@ -1,21 +1,22 @@
 //! The two faces of a connection that kube-proxy rewrote: the address that the pod's wire sees, and whom that stands for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dataplane::address::Address;
+use dataplane::frontend::{Frontend, Place};
 use dataplane::packet::{Direction, Tuple};
 
 use super::core::Core;
 use crate::observe::drops::{Behind, peer_of};
-use crate::policy::cluster::Cluster;
+use crate::policy::cluster::{Cluster, ObjectName, ServicePort};
 
 /// The most endpoints of a Service that are named.
 const ENDPOINTS: usize = 8;
 
-/// An address with whose it is: `10.244.1.5 (web/client)`.
-fn named(core: &Core, address: IpAddr) -> String {
-    let owner = core.owner(address).text();
-    if owner.is_empty() { address.to_string() } else { format!("{address} ({owner})") }
+/// An endpoint with whose it is: `10.244.1.5:80 (web/backend)`.
+fn named(core: &Core, address: IpAddr, port: u16) -> String {
+    let (place, owner) = (SocketAddr::new(address, port), core.owner(address).text());
+    if owner.is_empty() { place.to_string() } else { format!("{place} ({owner})") }
 }
 
 impl Core {
@@ -34,27 +35,38 @@ impl Core {
                 Some(Behind { rewritten_from: Some(client), owner: self.owner(client), ..Behind::default() })
             }
             Direction::Egress => {
-                let (address, port) = (peer_of(direction, tuple), tuple.destination_port);
-                let services = cluster.services_at(address, tuple.protocol, port);
-                if services.is_empty() {
+                let names = self.services_at(tuple);
+                if names.is_empty() {
                     return None;
                 }
-                let names = services.iter().map(|(service, _)| service.object_name().to_string());
                 let endpoints = match judged_as {
-                    Some((address, port)) => vec![format!("{}:{port}", named(self, address))],
-                    None => self.endpoints(cluster, address, tuple),
+                    Some((address, port)) => vec![named(self, address, port)],
+                    None => self.endpoints(cluster, &names, tuple),
                 };
-                Some(Behind { services: names.collect(), endpoints, ..Behind::default() })
+                let services = names.iter().map(ToString::to_string).collect();
+                Some(Behind { services, endpoints, ..Behind::default() })
             }
         }
     }
 
-    /// The endpoints of the Services at an address, the first few by name.
-    fn endpoints(&self, cluster: &Cluster, address: IpAddr, tuple: &Tuple) -> Vec<String> {
-        let services = cluster.services_at(address, tuple.protocol, tuple.destination_port);
-        let all = services.iter().flat_map(|(service, port)| cluster.backends(service, port, address.is_ipv6()));
-        let mut named: Vec<String> =
-            all.map(|backend| format!("{}:{}", named(self, backend.address.into()), backend.port)).collect();
+    /// The Services at a packet's destination. Not looked for among all of them: there may be many flows.
+    fn services_at(&self, tuple: &Tuple) -> Vec<ObjectName> {
+        let frontend = |place| Frontend { place, protocol: tuple.protocol, port: tuple.destination_port };
+        let at = |place| self.live.services(&frontend(place)).cloned().collect::<Vec<_>>();
+        let found = at(Place::Address(tuple.destination));
+        let is_node = || self.cluster().is_some_and(|cluster| cluster.node_at(tuple.destination.into()).is_some());
+        if found.is_empty() && is_node() { at(Place::Hosts { v6: !tuple.destination.is_v4() }) } else { found }
+    }
+
+    /// The endpoints of these Services behind a packet's destination, the first few by name.
+    fn endpoints(&self, cluster: &Cluster, services: &[ObjectName], tuple: &Tuple) -> Vec<String> {
+        let (v6, services) = (!tuple.destination.is_v4(), services.iter().filter_map(|name| cluster.service(name)));
+        let is_meant = |port: &&ServicePort| {
+            port.protocol == tuple.protocol && [port.port, port.node_port].contains(&tuple.destination_port)
+        };
+        let ports = services.flat_map(|service| service.ports.iter().filter(is_meant).map(move |port| (service, port)));
+        let all = ports.flat_map(|(service, port)| cluster.backends(service, port, v6));
+        let mut named: Vec<String> = all.map(|backend| named(self, backend.address.into(), backend.port)).collect();
         named.sort_unstable();
         named.dedup();
         let more = named.len().saturating_sub(ENDPOINTS);

@@ -262,9 +262,12 @@ impl<'a> Journey<'a, '_> {
         let epoch = self.epoch(direction)?;
         let question = query(direction, &lookup.key.tuple(direction));
         let decision = self.classify_frame(lookup)?;
-        let settled = match self.frontend(direction, &question) {
-            Some(backends) if decision != Decision::OPEN => self.settle_frontend(direction, question, backends, false),
-            _ => self.settle(direction, question, decision),
+        let settled = if decision != Decision::OPEN
+            && let Some(backends) = self.frontend(direction, &question)
+        {
+            self.settle_frontend(direction, question, backends, false)
+        } else {
+            self.settle(direction, question, decision)
         };
         match settled? {
             Fate::Forward => {

@@ -126,7 +126,8 @@ class Chart(Node):
     def upgrade(self, *values):
         """`helm upgrade` with some other values."""
         sets = [word for value in values for word in ("--set", value)]
-        self.helm("upgrade", "penstock", CHART, "--reuse-values", *sets, timeout=120)
+        # Other tests have changed the DaemonSet by kubectl.
+        self.helm("upgrade", "penstock", CHART, "--reuse-values", "--force-conflicts", *sets, timeout=120)
         self.ready(120)
 
     def uninstall(self):

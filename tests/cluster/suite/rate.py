@@ -8,11 +8,10 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 
 from installation import Installation
 from services import ALLOWED, NODE, STRANGER, expose
-from world import Cluster, Failure
+from world import Cluster, Failure, script
 
 
 def begin(bench, origin, port, rate, seconds, *words):
@@ -56,7 +55,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(f"rate: {failure}")
+    script("rate", main)

@@ -9,11 +9,10 @@ about each first packet as it leaves the node for the pod's interface.
 import argparse
 import json
 import subprocess
-import sys
 import time
 
 from services import expose
-from world import Cluster, Failure, Place
+from world import Cluster, Failure, Place, script
 
 CLIENT = "203.0.113.10"
 
@@ -80,7 +79,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(f"seen: {failure}")
+    script("seen", main)

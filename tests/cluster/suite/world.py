@@ -48,6 +48,14 @@ def until(what, seconds, condition, every=0.1):
         time.sleep(every)
 
 
+def script(name, main):
+    """Runs a script's main function: a failure is a sentence."""
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"{name}: {failure}")
+
+
 class Pod:
     """A pod that runs."""
 

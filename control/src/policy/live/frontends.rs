@@ -36,6 +36,11 @@ impl Frontends {
         change
     }
 
+    /// The Services of a frontend.
+    pub(super) fn services(&self, frontend: &Frontend) -> impl Iterator<Item = &ObjectName> {
+        self.claims.get(frontend).into_iter().flatten()
+    }
+
     fn tell(&mut self, cluster: &Cluster, services: &[ObjectName]) -> FrontendChange {
         let mut touched: BTreeSet<Frontend> = BTreeSet::new();
         for name in services {

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use dataplane::address::Address;
+use dataplane::frontend::Frontend;
 use dataplane::packet::Direction;
 use dataplane::publish::Change;
 use dataplane::rules::{GroupId, Peers, Policy, WireId, WireRules};
@@ -67,6 +68,11 @@ impl LiveRules {
     /// What the numbers of rules mean.
     pub fn table(&self) -> &Arc<RuleTable> {
         &self.table
+    }
+
+    /// The Services that are reached at a frontend, as it was told last.
+    pub fn services(&self, frontend: &Frontend) -> impl Iterator<Item = &ObjectName> {
+        self.frontends.services(frontend)
     }
 
     /// Begins anew, with these endpoints: the answer names all their rules and all members of their groups, and every other wire
