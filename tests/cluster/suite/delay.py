@@ -57,7 +57,7 @@ def from_apply_to_enforced(cluster):
     for count in map(int, os.environ.get("POLICIES", "1 100 2000").split()):
         others(cluster, crowd, present, count - 1)
         present, times = count - 1, []
-        for _ in range(int(os.environ.get("ROUNDS", "10"))):
+        for _ in range(int(os.environ.get("ROUNDS", "6"))):
             cluster.reach(client, web, 80, "yes", within=60)
             times.append(once(cluster, client, web, deny))
             cluster.kubectl("delete", "networkpolicy", "-n", namespace, "deny")

@@ -90,7 +90,7 @@ def rolling_update(cluster):
     traffic = Traffic(cluster)
     before = {pod["metadata"]["uid"] for pod in penstock.pods()}
     # Long enough for the turn of every node.
-    traffic.during("rolling update", penstock.restart, 40)
+    traffic.during("rolling update", penstock.restart, 26)
     if before & {pod["metadata"]["uid"] for pod in penstock.pods()}:
         raise Failure("the DaemonSet's pods are the same as before")
 
