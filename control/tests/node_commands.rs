@@ -92,7 +92,7 @@ fn flows_and_drops_are_lines_until_the_daemon_closes() {
     let drop = r#"{"time":"2026-01-02T03:04:05.000000Z","event":"drop","wire":"web/nginx:eth0","pod":"web/nginx","direction":"ingress","address":"10.0.0.1","peer":"10.0.0.2","peerPod":"web/client","protocol":"TCP","sourcePort":4000,"destinationPort":80,"reason":"policy_denied","policies":["web/deny"],"generation":7}"#;
     let (_, output) = daemon(Box::leak(Box::new([drop]))).ask("drops");
     let said = text(&output.stdout);
-    assert!(said.contains("10.0.0.2 (web/client):4000 → 10.0.0.1:80 policy_denied isolated by web/deny"), "{said}");
+    assert!(said.contains("10.0.0.2:4000 (web/client) → 10.0.0.1:80 policy_denied isolated by web/deny"), "{said}");
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use dataplane::flow::FlowConfig;
 use dataplane::frame::{Checksum, Gso, GsoKind};
+use dataplane::frontend::{Backend, Frontend, FrontendChange, Place};
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::Direction::{Egress, Ingress};
-use dataplane::packet::TcpFlags;
+use dataplane::packet::{Protocol, TcpFlags};
 use dataplane::port::{Capabilities, MemoryPort, SentFrame};
-use dataplane::rules::{Action, Policy, WireId};
+use dataplane::publish::Change;
+use dataplane::rules::{Action, Policy, WireId, WireRules};
 use dataplane::stats::WireStats;
 use dataplane::testing::FrameBuilder;
 use dataplane::verdict::DropReason;
@@ -33,6 +35,8 @@ pub(crate) fn all() -> Drops {
         quota,
         cut,
         asked,
+        not_known,
+        services,
         timed_out,
         too_many_questions,
         no_room,
@@ -137,6 +141,42 @@ fn asked() -> Arc<WireStats> {
     }
     wire.worker.housekeeping(wire.now);
     assert_eq!(drops(&wire, Ingress, DropReason::AskDenied), u64::from(TIMES));
+    wire.stats.clone()
+}
+
+/// Nobody knows whom they stand for.
+fn not_known() -> Arc<WireStats> {
+    let mut wire = asking(TIMES);
+    while let Some(question) = wire.ask.question() {
+        wire.ask.answer(Answer { ticket: question.ticket, finding: Finding::Unknown });
+    }
+    wire.worker.housekeeping(wire.now);
+    assert_eq!(drops(&wire, Ingress, DropReason::AskUnknown), u64::from(TIMES));
+    wire.stats.clone()
+}
+
+/// Services of which policy allows no backend, and one of two, and another node.
+fn services() -> Arc<WireStats> {
+    let mut wire = Harness::pod();
+    let service = |port| Frontend { place: Place::Address(address(PEER)), protocol: Protocol::UDP, port };
+    let backends = |list: &[&str]| list.iter().map(|text| Backend { address: address(text), port: 53 }).collect();
+    let set = vec![(service(53), backends(&["10.1.1.1"])), (service(54), backends(&["10.1.1.1", "10.1.1.2"]))];
+    let frontends = FrontendChange { set, hosts: Some([address("10.2.2.2")].into()), ..FrontendChange::default() };
+    let egress = chain(vec![rule(1, Action::Allow, &["10.1.1.2/32"], None)], Action::Deny);
+    let wires = vec![WireRules { wire: WIRE, egress, ingress: chain(vec![], Action::Deny) }];
+    wire.publisher.change(&Change { whole: true, wires, frontends, ..Change::default() }).expect("it compiles");
+    for port in 1000..1000 + TIMES {
+        let frame = wire.from_pod(PEER).udp(port, 53).build();
+        assert_eq!(wire.crosses(Egress, frame), Err(DropReason::ServiceDenied));
+        let frame = wire.from_pod(PEER).udp(port, 54).build();
+        assert!(wire.sends(frame).is_empty());
+        let ticket = wire.ask.question().expect("which one is asked").ticket;
+        wire.ask.answer(Answer { ticket, finding: Finding::Unknown });
+        wire.worker.housekeeping(wire.now);
+        let frame = wire.to_pod("10.2.2.2").udp(port, 53).build();
+        assert_eq!(wire.crosses(Ingress, frame), Err(DropReason::OtherNode));
+    }
+    assert_eq!(drops(&wire, Egress, DropReason::ServiceMixed), u64::from(TIMES));
     wire.stats.clone()
 }
 
