@@ -162,7 +162,7 @@ pub fn judge_together(
         };
         match decision.action {
             Action::Allow | Action::Pass => allowed.get_or_insert(decision),
-            Action::Deny | Action::Ask(_) => denied.get_or_insert(decision),
+            Action::Deny | Action::Ask(_) | Action::Reject(_) | Action::Course => denied.get_or_insert(decision),
         };
         if let (Some(_), Some(denied)) = (allowed, denied) {
             return Together::Mixed(denied);

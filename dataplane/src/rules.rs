@@ -16,8 +16,10 @@ use crate::address::Address;
 use crate::packet::{Direction, Protocol, TcpFlags};
 
 pub mod list;
+pub mod stateful;
 
 use list::RuleList;
+use stateful::{ConnectionState, StatefulRules};
 
 /// A wire's number: unique within the process and never used again for another wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +59,24 @@ pub enum Action {
     Pass,
     /// Park it and ask control, which knows what the packet does not show. The number tells control what to find out.
     Ask(u16),
+    /// Drop it and tell the sender.
+    Reject(RejectWith),
+    /// What a course says, whose number stands in place of the rule's ([`stateful`]). Only of a list's rule.
+    Course,
+}
+
+/// How a sender is told that its packet was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RejectWith {
+    /// A TCP reset; only of TCP.
+    TcpReset,
+    /// An ICMP error, of this type and code of the packet's family (RFC 792, RFC 4443).
+    Icmp {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+    },
 }
 
 /// The kinds of question that an [`Action::Ask`] of a rule, or a frontend, may put. Others are for whoever writes the rules and answers.
@@ -257,6 +277,8 @@ pub enum Policy {
     Chain(Arc<Chain>),
     /// A list decides, as gateways have them; wires may share one.
     List(Arc<RuleList>),
+    /// A list for each state of a packet's connection decides about every packet; wires may share them.
+    Stateful(Arc<StatefulRules>),
 }
 
 /// Both directions of a wire.
@@ -350,7 +372,7 @@ impl Decision {
 
 impl Policy {
     /// Judges by reading the rules one after the other: the definition that [`crate::classify`] is held equal to. Groups have
-    /// no members here.
+    /// no members here, and a packet opens its connection.
     pub fn judge(&self, direction: Direction, query: Query) -> Decision {
         self.judge_among(direction, query, &|_, _| false)
     }
@@ -366,6 +388,7 @@ impl Policy {
             Policy::Open => Decision::OPEN,
             Policy::Chain(chain) => chain.judge_among(query, is_member),
             Policy::List(list) => list.judge(direction, query),
+            Policy::Stateful(rules) => rules.judge(direction, ConnectionState::New, query),
         }
     }
 }

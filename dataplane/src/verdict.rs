@@ -103,6 +103,7 @@ drop_reasons! {
     FlowCut => "flow_cut", "The connection was cut when policy no longer allowed it; it stays cut.";
     // Policy.
     PolicyDenied => "policy_denied", "Policy does not allow it.";
+    PolicyRejected => "policy_rejected", "Policy does not allow it, and its sender is told so.";
     OtherNode => "other_node", "It comes from another node's address, which policy does not allow: that node itself, or a client that kube-proxy hid there.";
     ServiceDenied => "service_denied", "Policy allows none of the endpoints that the Service's address stands for.";
     ServiceMixed => "service_mixed", "Policy allows only some of the endpoints that the Service's address stands for, and which one it reaches is not known.";

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::classify::WireSlot;
+use crate::classify::stateful::StatefulTable;
+use crate::flow::Current;
 use crate::frame::{Burst, Checksum, Frame};
 use crate::guard::{Endpoint, Guard, Permissions, Plain};
 use crate::packet::Direction;
@@ -70,11 +72,16 @@ pub(crate) struct Standing {
     /// `None` when the policy does not know the wire.
     pub(crate) slot: Option<WireSlot>,
     pub(crate) epochs: [Epoch; 2],
+    /// Frames are read whole: a glance is not enough for what the rules look at.
+    pub(crate) whole: bool,
+    /// The rules want to be asked about each packet of a flow that has not been answered.
+    each_new: bool,
 }
 
 impl Standing {
     /// Before any policy.
-    const NONE: Standing = Standing { generation: Generation::NONE, slot: None, epochs: [Epoch::NONE; 2] };
+    const NONE: Standing =
+        Standing { generation: Generation::NONE, slot: None, epochs: [Epoch::NONE; 2], whole: true, each_new: false };
 
     /// The age of a direction's policy.
     ///
@@ -177,8 +184,23 @@ impl Wire {
         if self.standing.generation != policy.generation() {
             let slot = policy.slot(self.id);
             let epoch = |direction| slot.map_or(Epoch::NONE, |slot| policy.epoch(slot, direction));
-            self.standing = Standing { generation: policy.generation(), slot, epochs: Direction::BOTH.map(epoch) };
+            let stateful = |direction| slot.and_then(|slot| policy.classifier().stateful(slot, direction));
+            let rules = || Direction::BOTH.into_iter().filter_map(stateful).map(StatefulTable::rules);
+            let is_off = self.tracking == Tracking::Off;
+            self.standing = Standing {
+                generation: policy.generation(),
+                slot,
+                epochs: Direction::BOTH.map(epoch),
+                whole: slot.is_none() || rules().any(|rules| is_off || !rules.passes()),
+                each_new: rules().any(|rules| rules.may_limit()),
+            };
         }
+    }
+
+    /// What all frames have in common that go this way now.
+    #[inline]
+    pub(crate) fn current(&self, direction: Direction, now: Time) -> Current {
+        Current::new(direction, self.standing.epochs, self.standing.each_new, now)
     }
 
     /// Makes what was counted visible to everybody.

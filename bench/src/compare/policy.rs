@@ -246,7 +246,9 @@ pub fn node(rules: u32, seed: u64) -> RuleSet {
     let extend = |policy: &Policy| {
         let mut chain = match policy {
             // No list comes out of `network_policies`.
-            Policy::Open | Policy::List(_) => Chain { tiers: vec![Tier { rules: Vec::new(), default: Action::Deny }] },
+            Policy::Open | Policy::List(_) | Policy::Stateful(_) => {
+                Chain { tiers: vec![Tier { rules: Vec::new(), default: Action::Deny }] }
+            }
             Policy::Chain(chain) => (**chain).clone(),
         };
         let rules = &mut chain.tiers[0].rules;
@@ -256,7 +258,7 @@ pub fn node(rules: u32, seed: u64) -> RuleSet {
     };
     // The largest, so that the figure is not that of a nearly empty wire.
     let count = |policy: &Policy| match policy {
-        Policy::Open | Policy::List(_) => 0,
+        Policy::Open | Policy::List(_) | Policy::Stateful(_) => 0,
         Policy::Chain(chain) => chain.tiers.iter().map(|tier| tier.rules.len()).sum::<usize>(),
     };
     let largest = (0..set.wires.len()).max_by_key(|&at| count(&set.wires[at].ingress)).unwrap_or(0);

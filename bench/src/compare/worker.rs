@@ -191,7 +191,7 @@ fn changed(wire: &WireRules, number: u32) -> Result<WireRules> {
             next.egress = Policy::List(Arc::clone(&list));
             next.ingress = Policy::List(list);
         }
-        Policy::Open => bail!("the wire is open"),
+        Policy::Open | Policy::Stateful(_) => bail!("the wire has neither a chain nor a list"),
     }
     Ok(next)
 }

@@ -185,7 +185,7 @@ impl Rules {
                 chains.push(chain.clone());
                 chains.len() as u32 - 1
             }))),
-            Policy::List(_) => Err("a list of rules is a gateway's and no pod's".to_owned()),
+            Policy::List(_) | Policy::Stateful(_) => Err("a list of rules is a gateway's and no pod's".to_owned()),
         };
         let wires =
             change.wires.iter().map(|rules| Ok((rules.wire, [number(&rules.egress)?, number(&rules.ingress)?])));

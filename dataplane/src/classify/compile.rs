@@ -12,13 +12,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::held::Lists;
+use super::held::Held;
+use super::list::ListTable;
 use super::numbering::{Chains, Sets};
 use super::partition::{Classes, toggle};
 use super::spans::{Spans, V4};
+use super::stateful::StatefulTable;
 use super::table::{ChainTable, NumberedChain, NumberedRule, Tables, classes_by_word};
 use super::trie::Trie;
-use super::{Addresses, Classifier, CompileError, LIST, OPEN, ports};
+use super::{Addresses, Classifier, CompileError, LIST, OPEN, STATEFUL, ports};
 use crate::address::Address;
 use crate::packet::Direction;
 use crate::publish::Change;
@@ -47,7 +49,8 @@ pub(crate) struct Compiler {
     wires: BTreeMap<WireId, [u32; 2]>,
     sets: Sets,
     chains: Chains,
-    lists: Lists,
+    lists: Held<ListTable>,
+    stateful: Held<StatefulTable>,
     tables: Tables,
     classes: Classes,
     addresses: Addresses,
@@ -65,7 +68,8 @@ impl Compiler {
             wires: BTreeMap::new(),
             sets: Sets::default(),
             chains: Chains::default(),
-            lists: Lists::default(),
+            lists: Held::default(),
+            stateful: Held::default(),
             tables: Tables::new(max_cells),
             classes: Classes::new(),
             addresses: Addresses::default(),
@@ -272,6 +276,7 @@ impl Compiler {
             addresses: self.addresses.clone(),
             chains: chains.collect(),
             lists: self.lists.tables(),
+            stateful: self.stateful.tables(),
             decisions: Arc::clone(&self.decisions),
         }
     }
@@ -281,6 +286,7 @@ impl Compiler {
         let chain = match policy {
             Policy::Open => return OPEN,
             Policy::List(list) => return self.lists.hold(list) | LIST,
+            Policy::Stateful(rules) => return self.stateful.hold(rules) | STATEFUL,
             Policy::Chain(chain) => chain,
         };
         if let Some(&number) = pointers.chains.get(&Arc::as_ptr(chain)) {
@@ -319,10 +325,12 @@ impl Compiler {
 
     fn release(&mut self, chains: [u32; 2]) {
         for chain in chains.into_iter().filter(|&chain| chain != OPEN) {
-            if chain & LIST == 0 {
-                self.tables.cells -= self.chains.release(chain, &mut self.sets);
-            } else {
+            if chain & LIST != 0 {
                 self.lists.release(chain & !LIST);
+            } else if chain & STATEFUL != 0 {
+                self.stateful.release(chain & !STATEFUL);
+            } else {
+                self.tables.cells -= self.chains.release(chain, &mut self.sets);
             }
         }
     }

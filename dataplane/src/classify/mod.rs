@@ -46,6 +46,7 @@ mod partition;
 mod ports;
 mod rank;
 mod spans;
+pub mod stateful;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -56,10 +57,12 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::packet::Direction;
+use crate::rules::stateful::ConnectionState;
 use crate::rules::{Decision, Query, RuleSet, WireId};
 use list::ListTable;
 use partition::Cut;
 use spans::V4;
+use stateful::StatefulTable;
 use table::ChainTable;
 use trie::{Trie, Walk};
 
@@ -68,6 +71,9 @@ const OPEN: u32 = u32::MAX;
 
 /// Set in the number of a list, where that stands in place of a chain's.
 const LIST: u32 = 1 << 31;
+
+/// The same of rules by the state of connections; [`LIST`] is not set beside it.
+const STATEFUL: u32 = 1 << 30;
 
 /// Queries that [`Classifier::judge_burst`] judges side by side.
 const BURST: usize = 32;
@@ -194,6 +200,7 @@ pub struct Classifier {
     addresses: Addresses,
     chains: Box<[ChainTable]>,
     lists: Box<[Option<ListTable>]>,
+    stateful: Box<[Option<StatefulTable>]>,
     decisions: Arc<[Decision]>,
 }
 
@@ -216,6 +223,16 @@ impl Classifier {
         &self.wires
     }
 
+    /// The rules of a direction that look at connections' states, if it has such rules.
+    #[inline]
+    pub fn stateful(&self, slot: WireSlot, direction: Direction) -> Option<&StatefulTable> {
+        let number = self.directions.get(slot.index())?[direction as usize];
+        if number & (LIST | STATEFUL) != STATEFUL {
+            return None;
+        }
+        self.stateful.get((number & !STATEFUL) as usize)?.as_ref()
+    }
+
     /// Judges: the decision of [`Policy::judge`](crate::rules::Policy::judge) of that wire and direction. A slot
     /// that is beyond this classifier's is closed.
     pub fn judge(&self, slot: WireSlot, direction: Direction, query: Query) -> Decision {
@@ -224,6 +241,10 @@ impl Classifier {
         if chain & LIST != 0 {
             let list = self.lists.get((chain & !LIST) as usize).and_then(Option::as_ref);
             return list.map_or(Decision::OPEN, |list| list.judge(direction, query));
+        }
+        if chain & STATEFUL != 0 {
+            let table = self.stateful(slot, direction);
+            return table.map_or(Decision::CLOSED, |table| table.judge(direction, ConnectionState::New, query));
         }
         let class = self.addresses.class(query.peer);
         self.decisions[self.chains[chain as usize].decision(class, query.protocol, query.port) as usize]
@@ -238,6 +259,13 @@ impl Classifier {
             match self.lists.get((chain & !LIST) as usize).and_then(Option::as_ref) {
                 Some(list) => list.judge_burst(direction, queries, decisions),
                 None => decisions.fill(Decision::OPEN),
+            }
+            return;
+        }
+        if chain & STATEFUL != 0 {
+            match self.stateful(slot, direction) {
+                Some(table) => table.judge_new(direction, queries, decisions),
+                None => decisions.fill(Decision::CLOSED),
             }
             return;
         }
@@ -262,6 +290,7 @@ impl Classifier {
             + size_of_val(&*self.chains)
             + self.chains.iter().map(ChainTable::memory).sum::<usize>()
             + self.lists.iter().flatten().map(ListTable::memory).sum::<usize>()
+            + self.stateful.iter().flatten().map(StatefulTable::memory).sum::<usize>()
             + services.values().map(|map| size_of_val(&***map) + map.memory()).sum::<usize>()
             + size_of_val(&*self.decisions);
         Size {

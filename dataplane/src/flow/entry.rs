@@ -218,6 +218,22 @@ impl FlowEntry {
         self.flags & REPLIED != 0
     }
 
+    /// Whether the other end has answered, in whatever protocol.
+    #[inline]
+    pub fn is_answered(&self) -> bool {
+        self.replied()
+            || matches!(
+                self.state(),
+                FlowState::Replied
+                    | FlowState::Stream
+                    | FlowState::CookieEchoed
+                    | FlowState::Associated
+                    | FlowState::ShutdownSent
+                    | FlowState::ShutdownReceived
+                    | FlowState::ShutdownAckSent
+            )
+    }
+
     /// Whether the bytes make a flow: false for what a crash or another program left.
     pub(super) fn is_sound(&self) -> bool {
         let state = self.state();

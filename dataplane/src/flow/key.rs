@@ -72,6 +72,12 @@ impl KeyWords {
         KeyWords([low[0], low[1], high[0], high[1], u64::from(wire.0) | ports, rest])
     }
 
+    /// Whether the ends are of IPv4.
+    #[inline]
+    pub(crate) fn is_v4(&self) -> bool {
+        Address(bytemuck::cast([self.0[0], self.0[1]])).is_v4()
+    }
+
     /// The key.
     #[inline]
     pub fn key(&self) -> FlowKey {

@@ -16,16 +16,18 @@ pub struct Current {
     direction: Direction,
     /// The ages of their wire's policies.
     epochs: [Epoch; 2],
+    /// Whether datagrams of flows that have not been answered go the long way.
+    each_new: bool,
     /// Whole seconds, rounded down and up.
     second: u32,
     next_second: u32,
 }
 
 impl Current {
-    /// At this time, by policies of these ages.
+    /// At this time, by policies of these ages. With `each_new`, datagrams of flows that have not been answered do not pass.
     #[inline]
-    pub fn new(direction: Direction, epochs: [Epoch; 2], now: Time) -> Self {
-        Current { direction, epochs, second: now.as_secs(), next_second: second_after(now) }
+    pub fn new(direction: Direction, epochs: [Epoch; 2], each_new: bool, now: Time) -> Self {
+        Current { direction, epochs, each_new, second: now.as_secs(), next_second: second_after(now) }
     }
 }
 
@@ -69,7 +71,8 @@ impl FlowTable {
         let origin = entry.origin(current.direction);
         let seconds = match (entry.state(), origin) {
             (FlowState::Stream, _) => stream,
-            (FlowState::Unreplied, Origin::Original) | (FlowState::Replied, Origin::Reply) => other,
+            (FlowState::Replied, Origin::Reply) => other,
+            (FlowState::Unreplied, Origin::Original) if !current.each_new => other,
             _ => return false,
         };
         entry.count(origin, length);

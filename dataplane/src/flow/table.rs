@@ -25,6 +25,8 @@ pub enum MidStream {
     /// Until this time, if policy allows it as a new connection: for the connections that are older than the table. Until an
     /// answer is seen the flow is as evictable as a half-open one.
     Until(Time),
+    /// Always, but for segments that end a connection, as Linux does it (`nf_conntrack_tcp_loose`): for gateways that take over from it.
+    Always,
 }
 
 /// How a table is set up.

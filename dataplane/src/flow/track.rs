@@ -28,7 +28,11 @@ impl FlowTable {
                 let flags = segment.flags;
                 let opens = flags.syn() && !flags.ack() && !flags.rst();
                 let goes_on = flags.ack() && !flags.syn() && !flags.rst();
-                let may_go_on = matches!(self.config().mid_stream, MidStream::Until(end) if now < end);
+                let may_go_on = match self.config().mid_stream {
+                    MidStream::Refuse => false,
+                    MidStream::Until(end) => now < end,
+                    MidStream::Always => !flags.fin(),
+                };
                 if opens || (goes_on && may_go_on) { Ok(()) } else { Err(DropReason::TcpNotSyn) }
             }
             Transport::Sctp { chunk: sctp::INIT, tag: 0, .. } => Ok(()),

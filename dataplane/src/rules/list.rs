@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
-use super::{Action, AddressSet, Decision, Query, RuleId};
+use super::{Action, AddressSet, Decision, Query, RejectWith, RuleId};
 use crate::address::Address;
 use crate::classify::list::{Lane, Lookup};
 use crate::packet::{Direction, Protocol, TcpFlags};
@@ -220,6 +220,7 @@ struct Verdict {
     id: RuleId,
     kind: u8,
     log: bool,
+    /// What an [`Action::Ask`] asks, or what a rejection is told by.
     question: u16,
 }
 
@@ -230,6 +231,9 @@ impl Verdict {
             Action::Deny => (1, 0),
             Action::Pass => (2, 0),
             Action::Ask(question) => (3, question),
+            Action::Course => (4, 0),
+            Action::Reject(RejectWith::TcpReset) => (5, 0),
+            Action::Reject(RejectWith::Icmp { kind, code }) => (6, u16::from_be_bytes([kind, code])),
         };
         Verdict { id: rule.id, kind, log: rule.log, question }
     }
@@ -240,7 +244,13 @@ impl Verdict {
             0 => Action::Allow,
             1 => Action::Deny,
             2 => Action::Pass,
-            _ => Action::Ask(self.question),
+            3 => Action::Ask(self.question),
+            4 => Action::Course,
+            5 => Action::Reject(RejectWith::TcpReset),
+            _ => {
+                let [kind, code] = self.question.to_be_bytes();
+                Action::Reject(RejectWith::Icmp { kind, code })
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::flow::Crossing;
 use crate::frame::Frame;
 use crate::packet::{Direction, Packet, Parsed, Payload};
 use crate::parse::parse;
-use crate::rules::{Action, Decision};
+use crate::rules::{Action, Decision, RejectWith};
 use crate::time::Time;
 use crate::verdict::{DropReason, Verdict};
 
@@ -14,6 +14,7 @@ use super::Question;
 use super::datapath::Datapath;
 use super::handoff::Outcome;
 use super::journey::{Fate, Report};
+use super::reject::{self, MAX_ANSWER};
 
 /// A frame whose fate is known.
 pub(super) struct Judged<'a> {
@@ -33,6 +34,10 @@ impl Datapath {
         let settled = match judged.fate {
             Fate::Forward => Ok(frame),
             Fate::Drop(reason) => Err((frame, reason)),
+            Fate::Reject(with) => {
+                self.answer(at, &frame, with, judged);
+                Err((frame, DropReason::PolicyRejected))
+            }
             Fate::HandOver(owner) => match self.hand_over(at, owner, frame, judged) {
                 Ok(()) => return,
                 Err(refused) => Err(refused),
@@ -59,7 +64,12 @@ impl Datapath {
             let (allowed, rule) = (decision.action == Action::Allow, decision.rule);
             let (direction, generation) = (*direction, *generation);
             let logged = Logged { at: *now, wire: wire.id, direction, tuple, allowed, rule, generation };
-            self.events.post(Event::Logged(logged));
+            if report.logs.is_empty() {
+                self.events.post(Event::Logged(logged));
+            }
+            for &rule in &report.logs {
+                self.events.post(Event::Logged(Logged { rule: Some(rule), ..logged }));
+            }
         }
     }
 
@@ -118,6 +128,29 @@ impl Datapath {
         self.events.post(Event::Dropped(dropped));
         if let Some(pool) = &mut self.pools[wire.pool] {
             wire.release(frame, direction, pool);
+        }
+    }
+
+    /// Tells a frame's sender that it is rejected. Without memory, or after too many errors, nobody is told.
+    #[cold]
+    fn answer(&mut self, at: usize, frame: &Frame, with: RejectWith, judged: &Judged<'_>) {
+        let Some(Some(wire)) = self.wires.get_mut(at) else { return };
+        let (Some(pool), Some(packet)) = (&mut self.pools[wire.pool], judged.report.packet) else { return };
+        let Crossing { direction, now, .. } = judged.crossing;
+        let mut bytes = [0; MAX_ANSWER];
+        let Some(length) = reject::answer(frame.bytes(), wire.medium, packet, with, &mut bytes) else { return };
+        if matches!(with, RejectWith::Icmp { .. }) && !self.answers.take(now) {
+            return;
+        }
+        let Some(mut told) = pool.frame(&bytes[..length]) else { return };
+        told.vlan = frame.vlan;
+        let back = direction.reverse() as usize;
+        if wire.out[back].is_full() {
+            self.flush(at, now);
+        }
+        match self.wires.get_mut(at) {
+            Some(Some(wire)) => wire.out[back].push(told),
+            _ => drop(told),
         }
     }
 

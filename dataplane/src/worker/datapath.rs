@@ -15,6 +15,7 @@ use crate::packet::{Direction, TcpSegment};
 use crate::parse::segment;
 use crate::port::Pool;
 use crate::publish::{PolicyReader, Snapshot};
+use crate::rules::stateful::Limiter;
 use crate::rules::{Action, Decision, WireId};
 use crate::time::Time;
 use crate::verdict::DropReason;
@@ -40,6 +41,10 @@ fn segment_of(frame: &Frame, glance: &Glance) -> Option<TcpSegment> {
 
 /// The wires and what they share.
 pub(super) struct Datapath {
+    /// The worker's number.
+    pub(super) id: usize,
+    /// For errors that tell senders of rejections.
+    pub(super) answers: Limiter,
     pub(super) wires: Vec<Option<Wire>>,
     /// The places of wires that other workers have lanes of.
     pub(super) lanes: Vec<usize>,
@@ -92,7 +97,7 @@ impl Datapath {
         let mut passed = 0;
         while passed < burst.len() {
             let Some(Some(wire)) = self.wires.get(turn.at) else { return };
-            let whole = self.trace.is_some() || wire.standing.slot.is_none();
+            let whole = self.trace.is_some() || wire.standing.whole;
             let Seen { glances, decisions, reads } = ahead.read(&burst[passed..], wire, turn, &self.flows, whole);
             let plain = self.pass_plain(turn, &burst[passed..], glances, decisions);
             passed += plain;
@@ -125,13 +130,22 @@ impl Datapath {
         decisions: &[Option<Decision>],
     ) -> usize {
         let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return 0 };
-        let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
+        let current = wire.current(turn.direction, turn.now);
+        let counting = wire.standing.slot.and_then(|slot| turn.policy.classifier().stateful(slot, turn.direction));
+        let counting = counting.and_then(|table| Some((table.rules(), table.rules().counters()?)));
+        // Of known flows, by family: packets and bytes.
+        let mut known = [(0, 0); 2];
         let (mut passed, mut bytes, mut classified) = (0, 0, 0);
         for ((frame, glance), decision) in frames.iter().zip(glances).zip(decisions) {
             let length = frame.bytes().len() as u32;
             match decision {
-                None if pass(&mut self.flows, &current, frame, glance) => {}
-                Some(Decision { action: Action::Allow | Action::Pass, log: false, .. }) => {
+                None if pass(&mut self.flows, &current, frame, glance) => {
+                    if counting.is_some() {
+                        let (packets, bytes) = &mut known[usize::from(!glance.words.is_v4())];
+                        (*packets, *bytes) = (*packets + 1, *bytes + u64::from(length));
+                    }
+                }
+                Some(Decision { action: Action::Allow | Action::Pass, log: false, rule }) => {
                     let passes = match (wire.tracking, glance.kind) {
                         (Tracking::Off, Kind::Segment) => segment_of(frame, glance).is_some(),
                         (Tracking::Off, _) => true,
@@ -144,11 +158,21 @@ impl Datapath {
                         break;
                     }
                     classified += 1;
+                    if let (Some((_, counters)), Some(rule)) = (counting, rule) {
+                        counters.count(self.id, *rule, 1, length.into(), turn.now);
+                    }
                 }
                 _ => break,
             }
             passed += 1;
             bytes += u64::from(length);
+        }
+        if let Some((rules, counters)) = counting {
+            for (is_v4, (packets, bytes)) in [true, false].into_iter().zip(known) {
+                if let (1.., Some(rule)) = (packets, rules.passed_by(is_v4)) {
+                    counters.count(self.id, rule, packets, bytes, turn.now);
+                }
+            }
         }
         let tally = &mut wire.tallies[turn.direction as usize];
         tally.forwarded += passed as u64;
@@ -219,6 +243,7 @@ impl Datapath {
             resumed,
             foretold,
             judged_as: None,
+            worker: self.id,
             report: &mut report,
         };
         let fate = journey.fate(&frame);

@@ -1,6 +1,8 @@
 //! The frame's journey between `receive` and `act`: what becomes of one frame, decided in the order of the steps
 //! below. Nothing here sends, counts frames or logs; that is the worker's single exit.
 
+use arrayvec::ArrayVec;
+
 use crate::address::Address;
 use crate::flow::{Crossing, FlowRef, FlowTable, Judged, Origin, Tracked};
 use crate::fragment::{Admission, DatagramRef, FragmentTable};
@@ -9,7 +11,8 @@ use crate::frontend::{Backend, Together, judge_together};
 use crate::guard::Passage;
 use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, TcpFlags, Transport, Tuple};
 use crate::publish::Snapshot;
-use crate::rules::{Action, Decision, Epoch, Query, RuleId, asked};
+use crate::rules::stateful::{ConnectionState, MAX_LOGS};
+use crate::rules::{Action, Decision, Epoch, Query, RejectWith, RuleId, asked};
 use crate::verdict::DropReason;
 use crate::wire::{Tracking, Wire};
 use crate::worker::ahead::{Lookup, Read};
@@ -22,6 +25,8 @@ pub(super) enum Fate {
     Forward,
     /// It is dropped.
     Drop(DropReason),
+    /// It is dropped, and its sender is told.
+    Reject(RejectWith),
     /// It waits for control's answer about this kind of question.
     Ask(u16),
     /// It waits for the first fragment of its datagram.
@@ -31,7 +36,7 @@ pub(super) enum Fate {
 }
 
 /// What was learnt on the way, for the log and the trace.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Report<'a> {
     pub(super) packet: Option<&'a Packet>,
     /// Who talks to whom, where the packet does not show it: in a later fragment, or a frame that has waited.
@@ -44,6 +49,8 @@ pub(super) struct Report<'a> {
     pub(super) judged_as: Option<(Address, u16)>,
     /// A live flow was judged again.
     pub(super) rejudged: bool,
+    /// Rules that log it, if they are others than the one that decided.
+    pub(super) logs: ArrayVec<RuleId, MAX_LOGS>,
     /// The frame is the first fragment of this datagram: held ones follow it.
     pub(super) first_of: Option<DatagramRef>,
 }
@@ -83,6 +90,8 @@ pub(super) struct Journey<'a, 'r> {
     pub(super) foretold: Option<Decision>,
     /// What control said that the flow stands for.
     pub(super) judged_as: Option<Query>,
+    /// The worker's number.
+    pub(super) worker: usize,
     pub(super) report: &'a mut Report<'r>,
 }
 
@@ -171,6 +180,10 @@ impl<'a> Journey<'a, '_> {
         if let Transport::Icmp(icmp) = packet.transport {
             return self.stateless(packet, icmp);
         }
+        if let Some(table) = self.stateful() {
+            let tuple = lookup.key.tuple(self.crossing.direction);
+            return self.judge_in_state(table, ConnectionState::New, packet, &tuple);
+        }
         let decision = self.classify_frame(lookup)?;
         let direction = self.crossing.direction;
         self.settle(direction, query(direction, &lookup.key.tuple(direction)), decision)
@@ -178,9 +191,16 @@ impl<'a> Journey<'a, '_> {
 
     /// An ICMP error passes if it is about a live flow that policy still allows.
     fn related(&mut self, packet: &Packet) -> Result<Fate, DropReason> {
-        let flow = self.flows.find_related(&self.crossing, packet)?;
-        match self.judge_again(flow)? {
-            Fate::Forward => Ok(Fate::Forward),
+        let table = self.stateful();
+        let flow = match (self.flows.find_related(&self.crossing, packet), table) {
+            (Err(reason), Some(table)) => return self.invalid(table, packet, &packet.tuple(), reason),
+            (found, _) => found?,
+        };
+        match (self.judge_again(flow)?, table) {
+            (Fate::Forward, None) => Ok(Fate::Forward),
+            (Fate::Forward, Some(table)) => {
+                self.judge_in_state(table, ConnectionState::Related, packet, &packet.tuple())
+            }
             // The next frame of the flow itself asks; this one does not say enough.
             _ => Err(DropReason::AskUnknown),
         }
@@ -188,12 +208,16 @@ impl<'a> Journey<'a, '_> {
 
     /// ICMP that is neither echo nor error has no flow: each message is judged by itself.
     fn stateless(&mut self, packet: &Packet, icmp: Icmp) -> Result<Fate, DropReason> {
+        if let Some(table) = self.stateful() {
+            return self.message_by_state(table, packet, icmp);
+        }
         let port = u16::from(icmp.kind) << 8 | u16::from(icmp.code);
         let question = Query { port, ..query(self.crossing.direction, &packet.tuple()) };
         let decision = self.classify(self.crossing.direction, question)?;
         match decision.action {
             Action::Allow | Action::Pass => Ok(Fate::Forward),
-            Action::Deny | Action::Ask(_) => Err(self.denied(self.crossing.direction, question.peer)),
+            Action::Reject(with) => Ok(Fate::Reject(with)),
+            Action::Deny | Action::Ask(_) | Action::Course => Err(self.denied(self.crossing.direction, question.peer)),
         }
     }
 
@@ -202,6 +226,9 @@ impl<'a> Journey<'a, '_> {
         match self.judge_again(flow)? {
             Fate::Forward => {}
             waiting => return Ok(waiting),
+        }
+        if let Some(table) = self.stateful() {
+            return self.known_by_state(table, flow, origin, packet, lookup);
         }
         match self.flows.track(flow, origin, packet, &self.crossing)? {
             Tracked::Continue => Ok(Fate::Forward),
@@ -246,6 +273,10 @@ impl<'a> Journey<'a, '_> {
                 self.flows.set_epoch(flow, current);
                 Ok(Fate::Forward)
             }
+            Ok(rejected @ Fate::Reject(_)) => {
+                self.flows.cut(flow, self.crossing.now);
+                Ok(rejected)
+            }
             Ok(waiting) => Ok(waiting),
             // Not to know is no verdict: the next frame asks again.
             Err(reason @ (DropReason::AskUnknown | DropReason::ServiceMixed)) => Err(reason),
@@ -257,6 +288,9 @@ impl<'a> Journey<'a, '_> {
     }
 
     fn new_flow(&mut self, packet: &Packet, lookup: &Lookup) -> Result<Fate, DropReason> {
+        if let Some(table) = self.stateful() {
+            return self.new_by_state(table, packet, lookup);
+        }
         self.flows.can_open(packet, self.crossing.now)?;
         let direction = self.crossing.direction;
         let epoch = self.epoch(direction)?;
@@ -297,7 +331,11 @@ impl<'a> Journey<'a, '_> {
 
     fn classify(&mut self, direction: Direction, query: Query) -> Result<Decision, DropReason> {
         let slot = self.wire.standing.slot.ok_or(DropReason::WireClosed)?;
-        let decision = self.policy.classifier().judge(slot, direction, query);
+        let policy: &'a Snapshot = self.policy;
+        let mut decision = policy.classifier().judge(slot, direction, query);
+        if let Some(table) = policy.classifier().stateful(slot, direction) {
+            decision = self.go_course(table.rules(), decision, false);
+        }
         self.report.decision = Some(decision);
         self.report.judged = Some(direction);
         Ok(decision)
@@ -352,7 +390,8 @@ impl<'a> Journey<'a, '_> {
     fn settle(&mut self, direction: Direction, question: Query, decision: Decision) -> Result<Fate, DropReason> {
         match (decision.action, self.resumed.and_then(|resumed| resumed.finding)) {
             (Action::Allow | Action::Pass, _) => Ok(Fate::Forward),
-            (Action::Deny, _) => Err(self.denied(direction, question.peer)),
+            (Action::Deny | Action::Course, _) => Err(self.denied(direction, question.peer)),
+            (Action::Reject(with), _) => Ok(Fate::Reject(with)),
             (Action::Ask(kind), None) => Ok(Fate::Ask(kind)),
             (Action::Ask(kind), Some(Finding::Allow)) => {
                 if matches!(kind, asked::CLIENT | asked::HOST) {

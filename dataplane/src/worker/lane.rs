@@ -7,7 +7,7 @@ use super::datapath::{Datapath, Turn, pass};
 use super::handoff::{ClosedLane, HandOff, Outcome, Returned};
 use super::journey::{Fate, Journey, Resumed};
 use crate::address::Address;
-use crate::flow::{Crossing, Current, FlowHash, FlowKey};
+use crate::flow::{Crossing, FlowHash, FlowKey};
 use crate::frame::{Burst, Frame};
 use crate::packet::{Direction, IcmpMessage, Packet, Protocol, Transport, Tuple};
 use crate::publish::PolicyReader;
@@ -150,8 +150,8 @@ impl Datapath {
         while !burst.is_empty() {
             let Some(Some(wire)) = self.wires.get_mut(turn.at) else { return };
             wire.stand_in(turn.policy);
-            let current = Current::new(turn.direction, wire.standing.epochs, turn.now);
-            let whole = self.trace.is_some() || wire.standing.slot.is_none();
+            let current = wire.current(turn.direction, turn.now);
+            let whole = self.trace.is_some() || wire.standing.whole;
             let Seen { glances, reads, .. } = ahead.read(burst, wire, turn, &self.flows, whole);
             for ((frame, glance), read) in burst.drain(..glances.len()).zip(glances).zip(reads) {
                 if pass(&mut self.flows, &current, &frame, glance) {

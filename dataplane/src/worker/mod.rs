@@ -14,6 +14,7 @@ use crate::packet::Direction;
 use crate::port::Pool;
 use crate::publish::PolicyReader;
 use crate::rules::WireId;
+use crate::rules::stateful::Limiter;
 use crate::time::Time;
 use crate::wire::{Wire, WireSetup};
 
@@ -26,6 +27,8 @@ mod journey;
 mod lane;
 mod parking;
 mod readiness;
+mod reject;
+mod stateful;
 mod thread;
 
 pub use doorbell::Doorbell;
@@ -41,6 +44,10 @@ use parking::Parking;
 const EXPIRE_BUDGET: usize = 64;
 /// How long a worker with parked frames sleeps at most, and the least that any worker sleeps for a timeout.
 const PARKED_SLEEP: Duration = Duration::from_millis(20);
+
+/// How many ICMP errors a worker sends to those whose packets are rejected: as many as Linux does, 1,000 a second, and so many at once.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
+const ANSWER_BURST: u32 = 50;
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -108,6 +115,8 @@ impl Worker {
             burst: Box::default(),
             ahead: Ahead::new(&config.flows),
             path: Datapath {
+                id: config.id,
+                answers: Limiter::new(ANSWER_INTERVAL, ANSWER_BURST),
                 wires: Vec::new(),
                 lanes: Vec::new(),
                 pools: vec![Some(config.pool)],

@@ -11,7 +11,8 @@ use dataplane::packet::Direction::{Egress, Ingress};
 use dataplane::packet::{Protocol, TcpFlags};
 use dataplane::port::{Capabilities, MemoryPort, SentFrame};
 use dataplane::publish::Change;
-use dataplane::rules::{Action, Policy, WireId, WireRules};
+use dataplane::rules::list::{ListRule, RuleList};
+use dataplane::rules::{Action, Policy, RejectWith, RuleId, WireId, WireRules};
 use dataplane::stats::WireStats;
 use dataplane::testing::FrameBuilder;
 use dataplane::verdict::DropReason;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Drops {
         asked,
         not_known,
         services,
+        rejected,
         timed_out,
         too_many_questions,
         no_room,
@@ -103,6 +105,21 @@ fn full() -> Arc<WireStats> {
 
 fn quota() -> Arc<WireStats> {
     crowded(FlowConfig { wire_quota: 8, ..FlowConfig::default() }, 64, DropReason::FlowQuota)
+}
+
+/// What rules reject.
+fn rejected() -> Arc<WireStats> {
+    let mut wire = Harness::pod();
+    let with = RejectWith::Icmp { kind: 3, code: 13 };
+    let rule = ListRule::of_everything(Action::Reject(with), RuleId(1));
+    let list = RuleList::new(&[rule], Action::Deny).expect("a rule");
+    wire.policy(Policy::List(Arc::new(list)), Policy::Open);
+    for port in 1000..1000 + TIMES {
+        let frame = wire.from_pod(PEER).udp(port, 53).build();
+        assert_eq!(wire.crosses(Egress, frame), Err(DropReason::PolicyRejected));
+        wire.inside.drain();
+    }
+    wire.stats.clone()
 }
 
 /// What policy cuts stays cut.

@@ -268,7 +268,7 @@ impl LiveRules {
 fn groups_of(rules: &WireRules) -> Vec<GroupId> {
     let chains = Direction::BOTH.into_iter().filter_map(|direction| match rules.policy(direction) {
         Policy::Chain(chain) => Some(chain),
-        Policy::Open | Policy::List(_) => None,
+        Policy::Open | Policy::List(_) | Policy::Stateful(_) => None,
     });
     let rules = chains.flat_map(|chain| &chain.tiers).flat_map(|tier| &tier.rules);
     let mut groups: Vec<GroupId> = rules

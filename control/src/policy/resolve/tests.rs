@@ -49,7 +49,7 @@ fn endpoints() -> Vec<(ObjectName, WireId)> {
 fn chain(policy: &Policy) -> &Arc<Chain> {
     match policy {
         Policy::Chain(chain) => chain,
-        Policy::Open | Policy::List(_) => panic!("no chain"),
+        Policy::Open | Policy::List(_) | Policy::Stateful(_) => panic!("no chain"),
     }
 }
 
