@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use ipnet::IpNet;
 
 use crate::address::Address;
-use crate::packet::{Direction, Protocol, TcpFlags};
+use crate::packet::{Direction, Protocol, TcpFlags, Tuple};
 
 pub mod list;
 pub mod stateful;
@@ -331,6 +331,27 @@ impl Query {
     /// A question that says all that chains look at, and nothing of the near end.
     pub fn new(peer: Address, protocol: Protocol, port: u16) -> Self {
         Query { peer, protocol, port, local: Address::default(), source_port: 0, flags: TcpFlags::default() }
+    }
+
+    /// What is asked about a flow whose first frame crosses the wire in this direction.
+    pub fn opening(direction: Direction, tuple: &Tuple) -> Self {
+        let (local, peer) = match direction {
+            Direction::Egress => (tuple.source, tuple.destination),
+            Direction::Ingress => (tuple.destination, tuple.source),
+        };
+        // An echo's tuple carries its identifier; rules know ICMP by type and code.
+        let port = match tuple.protocol {
+            Protocol::ICMP => 8 << 8,
+            Protocol::ICMPV6 => 128 << 8,
+            _ => tuple.destination_port,
+        };
+        // A connection is judged by its first segment; who picks one up in the middle, too.
+        let (source_port, flags) = match tuple.protocol {
+            Protocol::ICMP | Protocol::ICMPV6 => (0, TcpFlags::default()),
+            Protocol::TCP => (tuple.source_port, TcpFlags(TcpFlags::SYN)),
+            _ => (tuple.source_port, TcpFlags::default()),
+        };
+        Query { peer, protocol: tuple.protocol, port, local, source_port, flags }
     }
 
     /// Who sends, in this direction.

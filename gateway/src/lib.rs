@@ -11,4 +11,6 @@
 //! comment and its counter. [`judge`] says what it means.
 
 pub mod judge;
+pub mod lower;
 pub mod model;
+pub mod placement;

@@ -33,6 +33,7 @@ use self::running::Daemon;
 use self::watch::Watch;
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::enforcer::{Enforcer, EnforcerConfig};
+use crate::gateway::Gateway;
 use crate::kubernetes::Access;
 use crate::observe::drops::Clocks;
 use crate::observe::events::{Output, open};
@@ -43,6 +44,7 @@ use crate::process::{self, Settings};
 
 pub mod config;
 mod events;
+mod gateway;
 mod metrics;
 mod peer;
 mod preflight;
@@ -73,9 +75,10 @@ pub fn run(args: &RunArgs) -> CommandResult {
         return run_node(args, &config, node);
     }
     // Before the manifests are read, so that no change is missed.
-    let watch = Watch::new(&config.policy).map_err(Failure::System)?;
+    let watch = config.policy.as_deref().map(Watch::new).transpose().map_err(Failure::System)?;
     let loaded = running::load(&config, &Cluster::new()).map_err(Failure::BadInput)?;
     let addresses = running::addresses(&config, &loaded.cluster).map_err(Failure::BadInput)?;
+    let rules = config.gateway.as_ref().map(crate::gateway::load).transpose().map_err(Failure::BadInput)?;
     if args.check {
         return checked(&config, &loaded);
     }
@@ -89,7 +92,8 @@ pub fn run(args: &RunArgs) -> CommandResult {
     let drops = open(config.log.drops.file.as_deref()).map_err(Failure::System)?;
     let listener = config.metrics.map(http::bind).transpose().map_err(Failure::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::system)?;
-    let prepared = Prepared { config, loaded, endpoints, watch, drops, listener };
+    let gateway = gateway::prepare(&config, rules)?;
+    let prepared = Prepared { config, loaded, endpoints, watch, drops, listener, gateway };
     runtime.block_on(serve(prepared))
 }
 
@@ -143,6 +147,7 @@ fn engine_config(config: &Config) -> EnforcerConfig {
     let mid_stream = match config.mid_stream {
         MidStream::Refuse => EngineMidStream::Refuse,
         MidStream::Adopt(window) => EngineMidStream::Until(Clocks::read().engine + window),
+        MidStream::Always => EngineMidStream::Always,
     };
     EnforcerConfig {
         workers: config.workers.iter().map(|cpu| cpu.map_or(Pinning::None, Pinning::Cpu)).collect(),
@@ -157,16 +162,17 @@ struct Prepared {
     config: Config,
     loaded: Loaded,
     endpoints: Vec<Option<Endpoint>>,
-    watch: Watch,
+    watch: Option<Watch>,
     drops: Output,
     listener: Option<TcpListener>,
+    gateway: Option<Gateway>,
 }
 
 async fn serve(prepared: Prepared) -> CommandResult {
-    let Prepared { config, loaded, endpoints, watch, drops, listener } = prepared;
+    let Prepared { config, loaded, endpoints, watch, drops, listener, gateway } = prepared;
     let signals = Signals::new().map_err(Failure::system)?;
     let enforcer = Enforcer::start(&engine_config(&config)).map_err(Failure::system)?;
-    let daemon = Arc::new(Daemon::new(config, enforcer));
+    let daemon = Arc::new(Daemon::new(config, enforcer, gateway));
     let events = events::start(daemon.clone(), drops).map_err(Failure::system)?;
     let server = listener.map(|listener| tokio::spawn(http::serve(listener, daemon.clone())));
     let starting = daemon.clone();
@@ -174,6 +180,12 @@ async fn serve(prepared: Prepared) -> CommandResult {
     if let Err(error) = started {
         daemon.close();
         return Err(Failure::system(error));
+    }
+    if let Some(gateway) = &daemon.config.gateway
+        && let Err(reason) = crate::gateway::start(&gateway.socket, &daemon)
+    {
+        daemon.close();
+        return Err(Failure::System(reason));
     }
     info!(generation = daemon.enforcer.generation().0, wires = daemon.config.wires.len(), "ready");
     attend(&daemon, signals, watch).await;
@@ -203,7 +215,7 @@ impl Signals {
 }
 
 /// Follows signals and changes until it is time to end.
-async fn attend(daemon: &Arc<Daemon>, mut signals: Signals, mut watch: Watch) {
+async fn attend(daemon: &Arc<Daemon>, mut signals: Signals, mut watch: Option<Watch>) {
     let mut look_after = tokio::time::interval(LOOK_AFTER);
     look_after.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -218,13 +230,21 @@ async fn attend(daemon: &Arc<Daemon>, mut signals: Signals, mut watch: Watch) {
                 info!("SIGHUP: the manifests are read again, the log of drops is opened anew");
                 daemon.reopen.store(true, Ordering::Release);
             }
-            () = watch.changed() => {}
+            () = changed(&mut watch) => {}
         }
         // Before the reading, so that what changes during it is noticed.
-        if let Err(reason) = watch.renew() {
+        if let Some(Err(reason)) = watch.as_mut().map(Watch::renew) {
             error!("{reason}; changes are not noticed until SIGHUP");
         }
         on_thread(daemon, Daemon::reload).await;
+    }
+}
+
+/// Waits for a change of what is watched.
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,6 +18,7 @@ use super::metrics::Counts;
 use super::peer;
 use super::preflight::{self, Interface};
 use crate::enforcer::{Enforcer, EnforcerError, WireSpec};
+use crate::gateway::Gateway;
 use crate::observe::drops::{Clocks, Owner};
 use crate::policy::cluster::{Cluster, ObjectName};
 use crate::policy::live::LiveRules;
@@ -103,6 +104,10 @@ pub(super) struct Daemon {
     refused: Mutex<Option<String>>,
     /// Held while anything is changed, so that changes come one after the other.
     rules: Mutex<LiveRules>,
+    /// The rules of wires that are a gateway's.
+    pub(super) gateway: Option<Arc<Gateway>>,
+    /// It is time to end.
+    pub(super) stopping: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,14 +119,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// All that is wrong with them, a sentence a line.
 pub(super) fn load(config: &Config, before: &Cluster) -> Result<Loaded, String> {
-    if let Err(error) = std::fs::metadata(&config.policy) {
+    let Some(policy) = &config.policy else { return Ok(Loaded::default()) };
+    if let Err(error) = std::fs::metadata(policy) {
         return Err(format!(
             "{}: policy: {} cannot be read ({error}); name the directory or file that holds the manifests",
             config.file.display(),
-            config.policy.display()
+            policy.display()
         ));
     }
-    manifest::load_again(&[&config.policy], before).map_err(|errors| errors.to_string())
+    manifest::load_again(&[policy], before).map_err(|errors| errors.to_string())
 }
 
 /// The addresses that the manifests give each wire's endpoint, in the order of the wires; `None` where nobody is pinned to
@@ -132,11 +138,12 @@ pub(super) fn load(config: &Config, before: &Cluster) -> Result<Loaded, String> 
 pub(super) fn addresses(config: &Config, cluster: &Cluster) -> Result<Vec<Option<Vec<Address>>>, String> {
     let all = |addresses: &[IpAddr]| Some(addresses.iter().copied().map(Address::from).collect());
     let of = |(index, wire): (usize, &WireConfig)| match &wire.occupant {
-        Occupant::Subnet { .. } => Ok(None),
+        Occupant::Gateway(_) | Occupant::Subnet { .. } => Ok(None),
         Occupant::Endpoint { addresses, .. } => Ok(all(addresses)),
         Occupant::Pod { name, .. } => {
             let fail = |reason: &str| Err(format!("{}: wires[{index}].pod: {reason}", config.file.display()));
-            let policy = config.policy.display();
+            let Some(policy) = &config.policy else { return fail("there are no manifests; name them as policy") };
+            let policy = policy.display();
             match name.parse::<ObjectName>().ok().and_then(|name| cluster.pod(&name)) {
                 None => fail(&format!("there is no Pod {name} in {policy}; add its manifest, or correct the name")),
                 Some(pod) if pod.host_network => fail(&format!(
@@ -157,7 +164,7 @@ pub(super) fn endpoint(wire: &WireConfig, addresses: Option<Vec<Address>>) -> Re
     let Some(addresses) = addresses else { return Ok(None) };
     let given = match &wire.occupant {
         Occupant::Pod { mac, .. } | Occupant::Endpoint { mac, .. } => *mac,
-        Occupant::Subnet { .. } => None,
+        Occupant::Gateway(_) | Occupant::Subnet { .. } => None,
     };
     let mac = match given {
         _ if wire.inside.kind == PortKind::Tun => None,
@@ -197,7 +204,7 @@ fn unselected(wire: WireId, traffic: Traffic) -> WireRules {
 
 impl Daemon {
     /// A daemon without wires.
-    pub(super) fn new(config: Config, enforcer: Enforcer) -> Daemon {
+    pub(super) fn new(config: Config, enforcer: Enforcer, gateway: Option<Gateway>) -> Daemon {
         Daemon {
             config,
             enforcer,
@@ -208,6 +215,8 @@ impl Daemon {
             history: Mutex::default(),
             refused: Mutex::default(),
             rules: Mutex::new(LiveRules::new(OwnNode::Allow)),
+            gateway: gateway.map(Arc::new),
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -257,9 +266,10 @@ impl Daemon {
         self.remember(InForce { generation, cluster, table: Arc::clone(rules.table()) });
         let applied = Applied { generation, wires: change.wires.len(), addresses: change.members.len() };
         // Told each time: they are few, and one that says the same as before changes nothing.
-        change.wires.extend(wires.iter().filter_map(|wire| match wire.config.occupant {
+        change.wires.extend(wires.iter().filter_map(|wire| match &wire.config.occupant {
             Occupant::Pod { .. } => None,
-            Occupant::Endpoint { traffic, .. } | Occupant::Subnet { traffic } => Some(unselected(wire.id, traffic)),
+            Occupant::Gateway(_) => self.gateway_rules(wire),
+            Occupant::Endpoint { traffic, .. } | Occupant::Subnet { traffic } => Some(unselected(wire.id, *traffic)),
         }));
         let published = self.enforcer.change(&change);
         if let Err(error) = &published
@@ -271,6 +281,12 @@ impl Daemon {
         published?;
         self.counts.applied(Clocks::read().engine.since(began));
         Ok(applied)
+    }
+
+    /// The rules of a gateway's wire.
+    fn gateway_rules(&self, wire: &Wire) -> Option<WireRules> {
+        let [egress, ingress] = self.gateway.as_ref()?.policies(&wire.config.name)?;
+        Some(WireRules { wire: wire.id, egress, ingress })
     }
 
     fn remember(&self, policy: InForce) {
@@ -338,12 +354,24 @@ impl Daemon {
 
     /// Puts the policy in force for the wires as they are now.
     fn put_back(&self, rules: &mut LiveRules) {
-        let Some(policy) = lock(&self.history).back().cloned() else { return };
-        if let Err(error) = self.put_in_force(rules, Arc::clone(&policy.cluster)) {
+        if let Err(error) = self.put_again(rules) {
             error!(
                 "the policy in force could not be put on the wires that were opened anew, they stay closed: {error}"
             );
         }
+    }
+
+    fn put_again(&self, rules: &mut LiveRules) -> Result<(), EnforcerError> {
+        let Some(policy) = lock(&self.history).back().cloned() else { return Ok(()) };
+        self.put_in_force(rules, Arc::clone(&policy.cluster)).map(drop)
+    }
+
+    /// Puts what the gateway's rules are now in force.
+    ///
+    /// # Errors
+    /// When they cannot be compiled, or not every worker follows them in time.
+    pub(super) fn put_gateway_in_force(&self) -> Result<(), EnforcerError> {
+        self.put_again(&mut lock(&self.rules))
     }
 
     /// Opens a wire anew whose endpoint has other addresses than before: what the old ones had is forgotten. Answers
@@ -442,6 +470,7 @@ impl Daemon {
 
     /// Closes all wires.
     pub(super) fn close(&self) {
+        self.stopping.store(true, Ordering::Release);
         for wire in self.wires() {
             self.enforcer.detach(wire.id);
         }

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use super::api::{Flow, PodStatus, PolicyStatus, Request, Status};
 use super::core::Core;
 use super::shared::Node;
-use super::sockets::say;
 use crate::policy::cluster::NetworkPolicy;
+use crate::sockets::say;
 
 /// How often flows are listed for who follows them.
 const LIST_AGAIN: Duration = Duration::from_secs(1);

@@ -88,6 +88,8 @@ impl Settings {
             mid_stream: match config.mid_stream {
                 MidStream::Refuse => None,
                 MidStream::Adopt(window) => Some(window),
+                // A gateway's choice, and there are only pods here.
+                MidStream::Always => Some(Duration::from_secs(1 << 30)),
             },
             run: node.paths.run.clone(),
             state: node.paths.state.clone(),

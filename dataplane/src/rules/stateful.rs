@@ -228,7 +228,11 @@ impl StatefulRules {
 
     /// Judges by reading the rules one after the other, limiters full: the definition that the compiled form is held equal to.
     pub fn judge(&self, direction: Direction, state: ConnectionState, query: Query) -> Decision {
-        let decision = self.list(state).judge(direction, query);
+        self.granted(self.list(state).judge(direction, query))
+    }
+
+    /// What a list's decision comes to, limiters full and nothing counted.
+    pub fn granted(&self, decision: Decision) -> Decision {
         match (decision.action, decision.rule) {
             (Action::Course, Some(number)) => {
                 let outcome = self.follow(number, None, |_| ());

@@ -18,7 +18,6 @@ use crate::verdict::DropReason;
 use crate::wire::{Tracking, Wire};
 
 use super::datapath::Turn;
-use super::journey::query;
 
 /// How many frames are read ahead: enough to hide the way to memory, and what is kept of them fits into half of an L1
 /// cache.
@@ -275,7 +274,7 @@ fn judge_strangers(glances: &[Glance], decisions: &mut [Option<Decision>], wire:
     let mut queries = ArrayVec::<Query, AHEAD>::new();
     for glance in glances {
         if glance.is_stranger() {
-            queries.push(query(turn.direction, &glance.words.key().tuple(turn.direction)));
+            queries.push(Query::opening(turn.direction, &glance.words.key().tuple(turn.direction)));
         }
     }
     let mut answers = [Decision::CLOSED; AHEAD];

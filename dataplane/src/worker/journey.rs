@@ -9,7 +9,7 @@ use crate::fragment::{Admission, DatagramRef, FragmentTable};
 use crate::frame::Frame;
 use crate::frontend::{Backend, Together, judge_together};
 use crate::guard::Passage;
-use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Protocol, TcpFlags, Transport, Tuple};
+use crate::packet::{Direction, Icmp, IcmpMessage, Packet, Parsed, Payload, Transport, Tuple};
 use crate::publish::Snapshot;
 use crate::rules::stateful::{ConnectionState, MAX_LOGS};
 use crate::rules::{Action, Decision, Epoch, Query, RejectWith, RuleId, asked};
@@ -186,7 +186,7 @@ impl<'a> Journey<'a, '_> {
         }
         let decision = self.classify_frame(lookup)?;
         let direction = self.crossing.direction;
-        self.settle(direction, query(direction, &lookup.key.tuple(direction)), decision)
+        self.settle(direction, Query::opening(direction, &lookup.key.tuple(direction)), decision)
     }
 
     /// An ICMP error passes if it is about a live flow that policy still allows.
@@ -212,7 +212,7 @@ impl<'a> Journey<'a, '_> {
             return self.message_by_state(table, packet, icmp);
         }
         let port = u16::from(icmp.kind) << 8 | u16::from(icmp.code);
-        let question = Query { port, ..query(self.crossing.direction, &packet.tuple()) };
+        let question = Query { port, ..Query::opening(self.crossing.direction, &packet.tuple()) };
         let decision = self.classify(self.crossing.direction, question)?;
         match decision.action {
             Action::Allow | Action::Pass => Ok(Fate::Forward),
@@ -252,7 +252,7 @@ impl<'a> Journey<'a, '_> {
     fn judge_stale(&mut self, flow: FlowRef, current: Epoch) -> Result<Fate, DropReason> {
         self.report.rejudged = true;
         let Judged { direction, tuple, stands_for, .. } = self.flows.judged(flow);
-        let question = query(direction, &tuple);
+        let question = Query::opening(direction, &tuple);
         let settled = if stands_for && question.peer == question.local {
             // Nobody is kept from itself.
             Ok(Fate::Forward)
@@ -294,7 +294,7 @@ impl<'a> Journey<'a, '_> {
         self.flows.can_open(packet, self.crossing.now)?;
         let direction = self.crossing.direction;
         let epoch = self.epoch(direction)?;
-        let question = query(direction, &lookup.key.tuple(direction));
+        let question = Query::opening(direction, &lookup.key.tuple(direction));
         let decision = self.classify_frame(lookup)?;
         let settled = if decision != Decision::OPEN
             && let Some(backends) = self.frontend(direction, &question)
@@ -322,7 +322,7 @@ impl<'a> Journey<'a, '_> {
     fn classify_frame(&mut self, lookup: &Lookup) -> Result<Decision, DropReason> {
         let direction = self.crossing.direction;
         let Some(decision) = self.foretold else {
-            return self.classify(direction, query(direction, &lookup.key.tuple(direction)));
+            return self.classify(direction, Query::opening(direction, &lookup.key.tuple(direction)));
         };
         self.report.decision = Some(decision);
         self.report.judged = Some(direction);
@@ -362,7 +362,7 @@ impl<'a> Journey<'a, '_> {
     ) -> Result<Fate, DropReason> {
         let finding = self.resumed.and_then(|resumed| resumed.finding);
         match finding {
-            Some(Finding::JudgeAs(tuple)) => return self.judge_instead(direction, query(direction, &tuple), None),
+            Some(Finding::JudgeAs(tuple)) => return self.judge_instead(direction, Query::opening(direction, &tuple), None),
             Some(Finding::Deny) => return Err(DropReason::AskDenied),
             Some(Finding::Allow) => return Ok(Fate::Forward),
             Some(Finding::Unknown) => {}
@@ -402,7 +402,7 @@ impl<'a> Journey<'a, '_> {
             (Action::Ask(_), Some(Finding::Deny)) => Err(DropReason::AskDenied),
             (Action::Ask(_), Some(Finding::Unknown)) => Err(DropReason::AskUnknown),
             (Action::Ask(kind), Some(Finding::JudgeAs(tuple))) => {
-                self.judge_instead(direction, query(direction, &tuple), Some(kind))
+                self.judge_instead(direction, Query::opening(direction, &tuple), Some(kind))
             }
         }
     }
@@ -440,29 +440,4 @@ impl<'a> Journey<'a, '_> {
             None => Ok(()),
         }
     }
-}
-
-/// What the rules are asked about a flow whose first frame crossed the wire in this direction.
-pub(super) fn query(direction: Direction, tuple: &Tuple) -> Query {
-    let peer = match direction {
-        Direction::Egress => tuple.destination,
-        Direction::Ingress => tuple.source,
-    };
-    // An echo's tuple carries its identifier; rules know ICMP by type and code.
-    let port = match tuple.protocol {
-        Protocol::ICMP => 8 << 8,
-        Protocol::ICMPV6 => 128 << 8,
-        _ => tuple.destination_port,
-    };
-    let local = match direction {
-        Direction::Egress => tuple.source,
-        Direction::Ingress => tuple.destination,
-    };
-    // A connection is judged by its first segment; who picks one up in the middle, too.
-    let (source_port, flags) = match tuple.protocol {
-        Protocol::ICMP | Protocol::ICMPV6 => (0, TcpFlags::default()),
-        Protocol::TCP => (tuple.source_port, TcpFlags(TcpFlags::SYN)),
-        _ => (tuple.source_port, TcpFlags::default()),
-    };
-    Query { peer, protocol: tuple.protocol, port, local, source_port, flags }
 }

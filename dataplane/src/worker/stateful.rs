@@ -9,7 +9,7 @@ use crate::rules::stateful::{ConnectionState, StatefulRules};
 use crate::rules::{Action, Decision, Query};
 use crate::verdict::DropReason;
 use crate::worker::ahead::Lookup;
-use crate::worker::journey::{Fate, Journey, query};
+use crate::worker::journey::{Fate, Journey};
 
 impl<'a> Journey<'a, '_> {
     /// The rules of the frame's direction, if they look at connections.
@@ -157,9 +157,9 @@ impl<'a> Journey<'a, '_> {
     }
 }
 
-/// What the rules are asked about a packet itself: other than [`query`], with its own flags, and its type and code.
+/// What the rules are asked about a packet itself: other than [`Query::opening`], with its own flags, and its type and code.
 fn shown(direction: Direction, packet: &Packet, tuple: &Tuple) -> Query {
-    let mut question = query(direction, tuple);
+    let mut question = Query::opening(direction, tuple);
     match packet.transport {
         Transport::Tcp(segment) => question.flags = segment.flags,
         Transport::Icmp(icmp) => question.port = u16::from_be_bytes([icmp.kind, icmp.code]),

@@ -14,6 +14,9 @@ use super::ConfigError;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct File {
     pub(super) policy: Option<PathBuf>,
+    pub(super) rules: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     pub(super) wires: Option<Vec<Wire>>,
     pub(super) kubernetes: Option<Kubernetes>,
     pub(super) node: Option<String>,
@@ -112,8 +115,19 @@ pub(super) struct Wire {
     pub(super) endpoint: Option<Endpoint>,
     pub(super) traffic: Option<Traffic>,
     pub(super) tracking: Option<bool>,
+    pub(super) placement: Option<Placement>,
+    pub(super) host: Option<Vec<String>>,
+    pub(super) forward: Option<bool>,
     pub(super) inside: Port,
     pub(super) outside: Port,
+}
+
+/// Where a wire of a gateway stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Placement {
+    Transparent,
+    HostInside,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,6 +154,8 @@ pub(super) struct Port {
     pub(super) interface: String,
     pub(super) namespace: Option<String>,
     pub(super) queue: Option<u32>,
+    #[serde(rename = "as")]
+    pub(super) known_as: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -179,6 +195,7 @@ pub(super) struct Worker {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) enum MidStream {
     Refuse,
+    Always,
     Adopt { seconds: u64 },
 }
 

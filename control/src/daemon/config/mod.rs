@@ -10,15 +10,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::gateway::placement::Placement;
 use dataplane::address::MacAddress;
 use dataplane::port::PortKind;
 use dataplane::wire::Tracking;
 
 mod file;
+mod gateway;
 mod node;
 #[cfg(test)]
 mod tests;
 
+pub use gateway::GatewayConfig;
 pub use file::{KubeProxy, LogFormat, LogLevel, NodePort, RunningPods, ServiceMixed};
 pub use node::{NodeConfig, Paths};
 
@@ -74,8 +77,10 @@ pub struct Config {
     pub file: PathBuf,
     /// A node of a cluster, whose policies and pods come from its API server; then `policy` and `wires` are empty.
     pub node: Option<NodeConfig>,
-    /// Where the manifests are: a directory, or one file.
-    pub policy: PathBuf,
+    /// Where the manifests are: a directory, or one file. `None` without a wire that they could be for.
+    pub policy: Option<PathBuf>,
+    /// The rules of wires that are a gateway's.
+    pub gateway: Option<GatewayConfig>,
     /// The wires, in the order of the file.
     pub wires: Vec<WireConfig>,
     /// The workers, each with the CPU that it is pinned to, if it is.
@@ -98,6 +103,8 @@ pub enum MidStream {
     Refuse,
     /// For this long after the start, take it for a live connection if policy allows that connection.
     Adopt(Duration),
+    /// Always take it for one, unless it ends a connection, as Linux does; what a gateway does unless the file says otherwise.
+    Always,
 }
 
 /// A wire.
@@ -134,6 +141,8 @@ pub enum Occupant {
         /// What happens to its traffic.
         traffic: Traffic,
     },
+    /// Many hosts, or the gateway itself, and the gateway's rules decide.
+    Gateway(Placement),
     /// Many hosts, such as a subnet behind a gateway's interface; they may speak for any address.
     Subnet {
         /// What happens to their traffic.
@@ -146,7 +155,7 @@ impl Occupant {
     pub fn pod(&self) -> Option<&str> {
         match self {
             Occupant::Pod { name, .. } => Some(name),
-            Occupant::Endpoint { .. } | Occupant::Subnet { .. } => None,
+            Occupant::Endpoint { .. } | Occupant::Gateway(_) | Occupant::Subnet { .. } => None,
         }
     }
 }
@@ -224,8 +233,9 @@ impl Config {
         let node = checker.node(&mut file)?;
         let wires = match &node {
             Some(_) => Vec::new(),
-            None => checker.wires(file.wires.unwrap_or_default())?,
+            None => checker.wires(file.wires.take().unwrap_or_default())?,
         };
+        let gateway = checker.gateway(&mut file, &wires)?;
         let workers = checker.workers(file.workers)?;
         let flows = file.flows.unwrap_or(FLOWS);
         if !FLOWS_RANGE.contains(&flows) {
@@ -234,17 +244,19 @@ impl Config {
         }
         Ok(Config {
             file: path.to_owned(),
-            policy: file.policy.map(|policy| checker.relative(&policy)).unwrap_or_default(),
+            policy: file.policy.map(|policy| checker.relative(&policy)),
             wires,
             workers,
             flows,
             mid_stream: match (file.mid_stream, &node) {
                 // Flows of pods that are adopted began before their wires did.
                 (None, Some(NodeConfig { pods: RunningPods::Adopt, .. })) => MidStream::Adopt(ADOPTED_FOR),
+                (None, None) if gateway.is_some() => MidStream::Always,
                 (choice, _) => checker.mid_stream(choice)?,
             },
             metrics: checker.metrics(file.metrics)?,
             log: checker.log(file.log),
+            gateway,
             node,
         })
     }
@@ -303,13 +315,17 @@ impl Checker<'_> {
             let reason = format!("{:?} is not a wire's name; use 1 to 63 letters, digits, -, _, . or /", wire.name);
             return Err(self.error(format!("{field}.name"), reason));
         }
+        let placement = self.placement(field, &wire)?;
         let inside = self.port(&format!("{field}.inside"), wire.inside)?;
         let outside = self.port(&format!("{field}.outside"), wire.outside)?;
         if (inside.kind == PortKind::Tun) != (outside.kind == PortKind::Tun) {
             let reason = "a tun port carries no Ethernet header and the other one does; make both tun, or use tap";
             return Err(self.error(field, reason));
         }
-        let occupant = self.occupant(field, wire.pod, wire.mac, wire.endpoint, wire.traffic)?;
+        let occupant = match placement {
+            Some(placement) => Occupant::Gateway(placement),
+            None => self.occupant(field, wire.pod, wire.mac, wire.endpoint, wire.traffic)?,
+        };
         let tracking = match (wire.tracking, occupant.pod()) {
             (Some(false), Some(_)) => {
                 let reason = "NetworkPolicy lets replies pass, which needs tracking; leave tracking away";
@@ -439,6 +455,7 @@ impl Checker<'_> {
     fn mid_stream(&self, choice: Option<file::MidStream>) -> Result<MidStream, ConfigError> {
         match choice {
             None | Some(file::MidStream::Refuse) => Ok(MidStream::Refuse),
+            Some(file::MidStream::Always) => Ok(MidStream::Always),
             Some(file::MidStream::Adopt { seconds }) if (1..=MAX_ADOPT).contains(&seconds) => {
                 Ok(MidStream::Adopt(Duration::from_secs(seconds)))
             }

@@ -87,8 +87,8 @@ impl Checker<'_> {
         let Some(kubernetes) = file.kubernetes.take() else {
             return self.no_node(file).map(|()| None);
         };
-        if file.policy.is_some() || file.wires.is_some() {
-            let field = if file.policy.is_some() { "policy" } else { "wires" };
+        let others = [("policy", file.policy.is_some()), ("wires", file.wires.is_some()), ("rules", file.rules.is_some())];
+        if let Some((field, _)) = others.into_iter().find(|(_, there)| *there) {
             let reason = "policies and pods come from the API server; leave it away, or leave kubernetes away";
             return Err(self.error(field, reason));
         }
@@ -131,9 +131,11 @@ impl Checker<'_> {
                 return Err(self.error(field, "it goes with kubernetes; add `kubernetes: {}`, or leave it away"));
             }
         }
-        for (field, there) in [("policy", file.policy.is_some()), ("wires", file.wires.is_some())] {
+        let policy = file.policy.is_some() || file.rules.is_some();
+        for (field, there) in [("policy", policy), ("wires", file.wires.is_some())] {
             if !there {
-                let reason = "it is missing; write policy and wires, or `kubernetes: {}` for a node of a cluster";
+                let reason = "it is missing; write policy and wires, rules and wires for a gateway, or `kubernetes: {}` for a node of \
+                              a cluster";
                 return Err(self.error(field, reason));
             }
         }

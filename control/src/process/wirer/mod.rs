@@ -20,6 +20,7 @@ use super::Settings;
 use super::message::{Answer, Ask, FromDataplane, Request, ToControl, ToDataplane};
 use crate::command::{CommandResult, Failure, Outcome};
 use crate::node::wirer::Notice;
+use crate::sockets;
 
 mod child;
 mod flows;
@@ -128,15 +129,7 @@ fn prepare(settings: &Settings) -> Result<File, Failure> {
 
 /// A listening socket for root alone.
 fn listen(path: &Path) -> Result<UnixListener, Failure> {
-    let fail = |error: io::Error| Failure::System(format!("listening on {}: {error}", path.display()));
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(fail)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(path, mode).map_err(fail)?;
-    Ok(listener)
+    sockets::bind(path).map_err(|error| Failure::System(format!("listening on {}: {error}", path.display())))
 }
 
 /// Passes signals on as inputs.

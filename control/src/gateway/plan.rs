@@ -1,0 +1,116 @@
+//! What a change of the rules will do, told before it is done: kinds of packets that are decided otherwise, and flows that are cut.
+
+use std::collections::HashMap;
+
+use ::gateway::equivalence::{self, Comparison, Options};
+use ::gateway::judge::{RuleAt, Verdict};
+use ::gateway::model::Policy as HookPolicy;
+use ::gateway::rulefile;
+use dataplane::classify::stateful::StatefulTable;
+use dataplane::packet::{Direction, Tuple};
+use dataplane::rules::stateful::{ConnectionState, RuleHits};
+use dataplane::rules::{Action, Query};
+
+use super::Rules;
+use super::api::{Plan, RuleLine};
+use crate::observe::drops::Clocks;
+
+/// The most kinds of packets, and flows, that a plan lists of each sort.
+const LISTED: usize = 100;
+
+/// A live flow, as a plan needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct FlowNow {
+    /// The name of its wire.
+    pub(crate) wire: String,
+    /// The way of its originator.
+    pub(crate) direction: Direction,
+    /// The originator's tuple.
+    pub(crate) tuple: Tuple,
+}
+
+/// Compares rules with those in force.
+pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan {
+    let mut plan = Plan { flows: flows.len() as u64, ..Plan::default() };
+    let comparison = equivalence::compare(&before.ruleset, &after.ruleset, &Options::default());
+    let differences = match comparison {
+        Comparison::Equal => Vec::new(),
+        Comparison::Different(found) => {
+            if found.more > 0 {
+                plan.incomplete = Some(format!("{} kinds of packets more are decided otherwise", found.more));
+            }
+            found.differences
+        }
+        Comparison::Undecided { differences, reason } => {
+            plan.incomplete = Some(reason);
+            differences
+        }
+    };
+    for difference in &differences {
+        let list = match (difference.before(), difference.after()) {
+            (Verdict::Allow, _) => &mut plan.denies,
+            (_, Verdict::Allow) => &mut plan.allows,
+            _ => &mut plan.refuses,
+        };
+        if list.len() < LISTED {
+            list.push(difference.to_string());
+        }
+    }
+    plan.cuts = cut(after, flows);
+    plan
+}
+
+/// The flows that pass by the rules in force, and would not open by these.
+fn cut(after: &Rules, flows: &[FlowNow]) -> Vec<String> {
+    let mut tables: HashMap<(&str, Direction), Option<StatefulTable>> = HashMap::new();
+    let is_cut = |flow: &&FlowNow| {
+        let table = tables.entry((&flow.wire, flow.direction)).or_insert_with(|| {
+            let rules = after.lowered.wires.get(&flow.wire)?;
+            Some(StatefulTable::new(&rules[flow.direction as usize]))
+        });
+        let Some(table) = table else { return false };
+        let query = Query::opening(flow.direction, &flow.tuple);
+        let decision = table.rules().granted(table.judge(flow.direction, ConnectionState::New, query));
+        !matches!(decision.action, Action::Allow | Action::Pass)
+    };
+    let line = |flow: &FlowNow| format!("{} {} {:?}", flow.wire, flow.direction.name(), flow.tuple);
+    flows.iter().filter(is_cut).map(line).collect()
+}
+
+/// All rules, chain by chain, with what they have met.
+pub(super) fn rule_lines(rules: &Rules) -> Vec<RuleLine> {
+    let now = Clocks::read().engine;
+    let lowered = &rules.lowered;
+    let counted = |hits: RuleHits, line: RuleLine| RuleLine {
+        packets: hits.packets,
+        bytes: hits.bytes,
+        last: hits.last.map(|last| now.since(last).as_secs()),
+        ..line
+    };
+    let mut lines = Vec::new();
+    for (index, chain) in rules.ruleset.chains.iter().enumerate() {
+        let family = chain.families.map(|family| family.to_string());
+        let head = RuleLine { chain: chain.name.clone(), family, ..RuleLine::default() };
+        for (number, rule) in chain.rules.iter().enumerate() {
+            let at = RuleAt { chain: index, rule: number };
+            let hits = lowered.hits(&rules.ruleset, at);
+            let line = RuleLine {
+                number: number as u32 + 1,
+                name: rule.name.clone(),
+                comment: rule.comment.clone(),
+                rule: rulefile::rule_line(rule),
+                ..head.clone()
+            };
+            lines.push(counted(hits, line));
+        }
+        if let Some((_, policy)) = chain.hook {
+            let policy = match policy {
+                HookPolicy::Allow => "allow",
+                HookPolicy::Drop => "drop",
+            };
+            let line = RuleLine { policy: Some(policy.to_owned()), ..head };
+            lines.push(counted(lowered.policy_hits(index), line));
+        }
+    }
+    lines
+}
