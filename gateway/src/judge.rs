@@ -11,7 +11,7 @@ use crate::model::{
 pub const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 /// Deeper than any rule set nests its jumps; a rule set that was checked has no circles.
-const MAX_DEPTH: usize = 256;
+pub(crate) const MAX_DEPTH: usize = 256;
 
 /// A packet, as far as rules look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,7 +225,7 @@ fn means(element: &Element, packet: &Header<'_>, ends: &[End]) -> bool {
 }
 
 /// How many addresses an element means: the fewer, the more specific it is.
-fn width(element: &Element) -> Vec<u128> {
+pub(crate) fn width(element: &Element) -> Vec<u128> {
     let size = |part: &Part| match part {
         Part::Addresses(range) => range.end().to_bits() - range.start().to_bits(),
         Part::Ports(_, range) => u128::from(range.end() - range.start()),

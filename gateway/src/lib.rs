@@ -10,7 +10,11 @@
 //! A [`model::Ruleset`] keeps chains, jumps and named sets as they were written, so that every rule has its place, its
 //! comment and its counter. [`judge`] says what it means.
 
+pub mod flat;
 pub mod judge;
 pub mod lower;
 pub mod model;
 pub mod placement;
+pub mod space;
+#[cfg(test)]
+mod testing;

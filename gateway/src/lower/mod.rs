@@ -8,8 +8,6 @@
 
 mod course;
 mod numbers;
-#[cfg(test)]
-mod tests;
 mod views;
 
 use std::collections::{BTreeMap, HashMap};
