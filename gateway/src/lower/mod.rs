@@ -8,6 +8,8 @@
 
 mod course;
 mod numbers;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::{BTreeMap, HashMap};
@@ -194,7 +196,9 @@ impl Lowering<'_> {
             States::INVALID,
         ]) {
             let rules = self.rules(wire, parts, of, &mut courses)?;
-            lists.push(self.lists.get(rules, before.map(|before| before.list(state))));
+            let boxes = rules.len() as u64;
+            let list = self.lists.get(rules, before.map(|before| before.list(state)));
+            lists.push(list.ok_or_else(|| LowerError::Boxes { wire: wire.to_owned(), boxes })?);
         }
         let too_many = || LowerError::Course { wire: wire.to_owned() };
         let lists = <[Arc<RuleList>; 4]>::try_from(lists).map_err(|_| too_many())?;
@@ -239,18 +243,17 @@ impl Lowering<'_> {
 }
 
 impl Shared {
-    /// A list of these rules: one that has been made, the one before with a few changes, or a new one.
-    fn get(&mut self, rules: Vec<ListRule>, before: Option<&Arc<RuleList>>) -> Arc<RuleList> {
+    /// A list of these rules: one that has been made, the one before with a few changes, or a new one. `None` if they are too many.
+    fn get(&mut self, rules: Vec<ListRule>, before: Option<&Arc<RuleList>>) -> Option<Arc<RuleList>> {
         if let Some(list) = self.0.get(&rules) {
-            return Arc::clone(list);
+            return Some(Arc::clone(list));
         }
-        let follows = before.and_then(|before| follow(before, &rules));
-        let list = follows.unwrap_or_else(|| {
-            // Its length is bounded by whoever made the rules.
-            Arc::new(RuleList::new(&rules, Action::Deny).unwrap_or_else(|_| RuleList::closed()))
-        });
+        let list = match before.and_then(|before| follow(before, &rules)) {
+            Some(list) => list,
+            None => Arc::new(RuleList::new(&rules, Action::Deny).ok()?),
+        };
         self.0.insert(rules, Arc::clone(&list));
-        list
+        Some(list)
     }
 }
 

@@ -60,11 +60,12 @@ impl Numbers {
                     known.entry(identity(rule)).or_default().push_back(*number);
                 }
             }
-            let number = |rule: &Rule| {
+            let mut numbers = Vec::with_capacity(chain.rules.len());
+            for rule in &chain.rules {
                 let kept = known.get_mut(&identity(rule)).and_then(VecDeque::pop_front);
-                kept.unwrap_or_else(&mut fresh)
-            };
-            rules.push(chain.rules.iter().map(number).collect::<Vec<u32>>());
+                numbers.push(kept.unwrap_or_else(&mut fresh));
+            }
+            rules.push(numbers);
         }
         let mut whose = HashMap::from([(nobody, Whose::Policy(None))]);
         for (chain, numbers) in rules.iter().enumerate() {
