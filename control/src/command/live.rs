@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -35,18 +36,8 @@ impl SocketArgs {
     /// # Errors
     /// When nobody answers there.
     pub(super) fn ask(&self, request: &Request, goes_on: bool) -> Result<Answers, Failure> {
-        let socket = self.socket.display();
-        let absent = |error: std::io::Error| {
-            Failure::System(format!(
-                "no penstock daemon answers at {socket} ({error}); run this as root on a node where it runs, or name its socket with \
-                 --socket"
-            ))
-        };
-        let mut stream = UnixStream::connect(&self.socket).map_err(absent)?;
         // What is followed may be silent for long.
-        stream.set_read_timeout((!goes_on).then_some(PATIENCE)).map_err(absent)?;
-        cni::protocol::write(&mut stream, request).map_err(absent)?;
-        Ok(Answers { lines: BufReader::new(stream).lines() })
+        ask(&self.socket, request, (!goes_on).then_some(PATIENCE))
     }
 
     /// The objects by which the node judges.
@@ -59,6 +50,23 @@ impl SocketArgs {
         let loaded = manifest::load_text(&self.socket.display().to_string(), &text.join("\n---\n"));
         loaded.map(|loaded| loaded.cluster).map_err(Failure::system)
     }
+}
+
+/// Asks whoever listens at a socket, who has so long to begin his answer.
+///
+/// # Errors
+/// When nobody answers there.
+pub(super) fn ask(socket: &Path, request: &impl Serialize, patience: Option<Duration>) -> Result<Answers, Failure> {
+    let absent = |error: std::io::Error| {
+        Failure::System(format!(
+            "no penstock daemon answers at {} ({error}); run this as root where it runs, or name its socket with --socket",
+            socket.display()
+        ))
+    };
+    let mut stream = UnixStream::connect(socket).map_err(absent)?;
+    stream.set_read_timeout(patience).map_err(absent)?;
+    cni::protocol::write(&mut stream, request).map_err(absent)?;
+    Ok(Answers { lines: BufReader::new(stream).lines() })
 }
 
 impl Iterator for Answers {
@@ -76,6 +84,7 @@ impl Iterator for Answers {
         let value: Result<Value, _> = serde_json::from_str(&line);
         Some(match value {
             Ok(value) => match value.get("error").and_then(Value::as_str) {
+                Some(reason) if value.get("input").is_some() => Err(Failure::BadInput(reason.to_owned())),
                 Some(reason) => Err(Failure::System(format!("the daemon refuses: {reason}"))),
                 None => Ok(value),
             },

@@ -1,9 +1,11 @@
 //! The commands that people type.
 
+mod apply;
 mod diff;
 mod eval;
 mod exit;
 mod explain;
+mod gateway;
 mod input;
 mod live;
 mod matrix;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 use crate::{daemon, lab, process};
 
-/// Kubernetes NetworkPolicy, enforced in userspace.
+/// Kubernetes NetworkPolicy and a gateway's rules, enforced in userspace.
 #[derive(Debug, clap::Parser)]
 #[command(name = "penstock", version, about, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
@@ -44,6 +46,15 @@ enum Command {
     Flows(observe::FlowsArgs),
     Drops(observe::DropsArgs),
     Probe(probe::ProbeArgs),
+    Import(gateway::ImportArgs),
+    Equivalent(gateway::EquivalentArgs),
+    Check(gateway::CheckArgs),
+    Apply(apply::ApplyArgs),
+    Confirm(apply::ConfirmArgs),
+    Rollback(apply::RollbackArgs),
+    Versions(apply::VersionsArgs),
+    Rules(apply::RulesArgs),
+    Set(apply::SetArgs),
     Uninstall(uninstall::UninstallArgs),
     /// A node's dataplane, as the wirer starts it.
     #[command(hide = true)]
@@ -80,6 +91,15 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Flows(args) => observe::flows(args),
         Command::Drops(args) => observe::drops(args),
         Command::Probe(args) => probe::run(args),
+        Command::Import(args) => gateway::import(args),
+        Command::Equivalent(args) => gateway::equivalent(args),
+        Command::Check(args) => gateway::check(args),
+        Command::Apply(args) => apply::apply(args),
+        Command::Confirm(args) => apply::confirm(args),
+        Command::Rollback(args) => apply::rollback(args),
+        Command::Versions(args) => apply::versions(args),
+        Command::Rules(args) => apply::rules(args),
+        Command::Set(args) => apply::set(args),
         Command::Uninstall(args) => uninstall::run(args),
         Command::Dataplane => process::dataplane::run(),
         Command::Control => process::control::run(),

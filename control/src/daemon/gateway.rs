@@ -60,6 +60,10 @@ impl Serving for Daemon {
             let wire = wires.iter().find(|wire| wire.id == flow.wire);
             wire.map_or_else(|| format!("number {}", flow.wire.0), |wire| wire.config.name.clone())
         };
-        Ok(flows.iter().map(|flow| Flow::of("live", &name(flow), flow)).collect())
+        let end = |address: dataplane::address::Address| [std::net::IpAddr::from(address).to_string(), String::new()];
+        let line = |flow: &dataplane::flow::FlowInfo| {
+            Flow::of("live", name(flow), end(flow.tuple.source), end(flow.tuple.destination), flow)
+        };
+        Ok(flows.iter().map(line).collect())
     }
 }

@@ -82,11 +82,14 @@ pub fn run(args: &RunArgs) -> CommandResult {
     if args.check {
         return checked(&config, &loaded);
     }
+    let rules_warnings = rules.iter().flat_map(|(ruleset, _)| ruleset.check());
+    let rules_warnings: Vec<String> = rules_warnings.map(|problem| problem.to_string()).collect();
     let _level_stays = start_log(&config);
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().map(ToString::to_string).chain(rules_warnings) {
         warn!("{warning}");
     }
     preflight::check(&config).map_err(Failure::System)?;
+    crate::gateway::session::check(&config).map_err(Failure::BadInput)?;
     let endpoints = config.wires.iter().zip(addresses).map(|(wire, addresses)| running::endpoint(wire, addresses));
     let endpoints = endpoints.collect::<Result<Vec<_>, _>>().map_err(Failure::BadInput)?;
     let drops = open(config.log.drops.file.as_deref()).map_err(Failure::System)?;

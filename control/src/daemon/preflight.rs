@@ -8,7 +8,7 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::config::{Config, PortConfig};
+use super::config::{Config, Occupant, PortConfig};
 
 /// Checks that the process may do and find what the configuration asks for.
 ///
@@ -29,17 +29,17 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
 }
 
 /// The capabilities that a port of this kind needs, and what for.
-fn needs(port: &PortConfig) -> impl Iterator<Item = (CapabilitySet, &'static str, &'static str)> {
+fn needs(port: &PortConfig, is_sole: bool) -> impl Iterator<Item = (CapabilitySet, &'static str, &'static str)> {
     let kind = port.kind;
     let net_admin = (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "to set its ports up");
     let net_raw = (CapabilitySet::NET_RAW, "CAP_NET_RAW", "to receive and send frames");
-    let bpf = (CapabilitySet::BPF, "CAP_BPF", "to load its XDP program");
+    let bpf = (CapabilitySet::BPF, "CAP_BPF", "to load a BPF program");
     let sys_admin = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "to enter a network namespace");
     let sockets = matches!(kind, PortKind::AfPacket | PortKind::AfXdp);
     [
         Some(net_admin),
         sockets.then_some(net_raw),
-        (kind == PortKind::AfXdp).then_some(bpf),
+        (kind == PortKind::AfXdp || is_sole && kind == PortKind::AfPacket).then_some(bpf),
         port.namespace.is_some().then_some(sys_admin),
     ]
     .into_iter()
@@ -51,7 +51,7 @@ fn check_capabilities(config: &Config) -> Result<(), String> {
     let held = held.effective;
     for wire in &config.wires {
         for port in [&wire.inside, &wire.outside] {
-            for (capability, name, purpose) in needs(port) {
+            for (capability, name, purpose) in needs(port, matches!(wire.occupant, Occupant::Gateway(_))) {
                 // CAP_SYS_ADMIN stands in for CAP_BPF, as it did before Linux 5.8.
                 let instead = capability == CapabilitySet::BPF && held.contains(CapabilitySet::SYS_ADMIN);
                 if !held.contains(capability) && !instead {

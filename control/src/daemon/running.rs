@@ -184,6 +184,8 @@ fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> WireSpec {
         let mut spec = PortSpec::new(port.kind, port.interface.clone());
         spec.namespace.clone_from(&port.namespace);
         spec.options.af_xdp.queue = port.queue;
+        // A gateway's interfaces are the host's.
+        spec.options.af_packet.sole = matches!(wire.occupant, Occupant::Gateway(_));
         spec
     };
     let permissions = if endpoint.is_some() { Permissions::POD } else { Permissions::GATEWAY };

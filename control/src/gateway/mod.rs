@@ -8,6 +8,7 @@
 pub mod api;
 mod plan;
 mod serve;
+pub(crate) mod session;
 pub(crate) mod versions;
 
 use std::collections::BTreeMap;
@@ -120,11 +121,14 @@ pub(crate) fn load(config: &GatewayConfig) -> Result<(Ruleset, Option<Version>),
 /// # Errors
 /// All that is wrong with it, a sentence a line.
 pub(crate) fn read(path: &Path) -> Result<Ruleset, String> {
-    let (ruleset, warnings) = rulefile::read(path).map_err(|problems| lines(&problems))?;
-    for warning in warnings {
-        warn!("{warning}");
-    }
-    Ok(ruleset)
+    rulefile::read(path).map_err(|problems| lines(&problems))
+}
+
+/// Rules as one text: what stands in files of its own is in it.
+pub(crate) fn whole(ruleset: &Ruleset) -> String {
+    let mut ruleset = ruleset.clone();
+    ruleset.sets.values_mut().for_each(|set| set.file = None);
+    rulefile::write(&ruleset)
 }
 
 fn lines<T: ToString>(problems: &[T]) -> String {
@@ -164,7 +168,7 @@ impl Gateway {
                 version
             }
             None => {
-                let version = versions.keep(&rulefile::write(&ruleset)).map_err(Refused::system)?;
+                let version = versions.keep(&whole(&ruleset)).map_err(Refused::system)?;
                 versions.confirm(version.number).map_err(Refused::system)?;
                 version
             }
@@ -188,7 +192,7 @@ impl Gateway {
 
     /// What rules, as one rule file, would change.
     pub(crate) fn plan(&self, text: &str, flows: &[FlowNow]) -> Result<Plan, Refused> {
-        let (ruleset, _warnings) = rulefile::read_str("-", text).map_err(|problems| Refused::Input(lines(&problems)))?;
+        let ruleset = rulefile::read_str("-", text).map_err(|problems| Refused::Input(lines(&problems)))?;
         self.plan_for(ruleset, None, flows)
     }
 
@@ -241,7 +245,7 @@ impl Gateway {
         };
         let kept = match planned.version {
             Some(version) => version,
-            None => self.versions.keep(&rulefile::write(&planned.rules.ruleset)).map_err(Refused::system)?.number,
+            None => self.versions.keep(&whole(&planned.rules.ruleset)).map_err(Refused::system)?.number,
         };
         // What is not confirmed yet is not what one goes back to.
         let before = state.unconfirmed.take().map_or_else(|| state.in_force.clone(), |unconfirmed| unconfirmed.before);
@@ -358,7 +362,7 @@ impl Gateway {
         }
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         if save {
-            self.versions.replace(before.version, &rulefile::write(&rules.ruleset)).map_err(|error| {
+            self.versions.replace(before.version, &whole(&rules.ruleset)).map_err(|error| {
                 Refused::System(format!("the set is changed, but a restart will not know of it: it can't be saved ({error})"))
             })?;
         }

@@ -265,20 +265,8 @@ impl Core {
         };
         let flow = |(event, flow): &(&'static str, FlowInfo)| {
             let (source, destination) = ends(flow);
-            Flow {
-                event: (*event).to_owned(),
-                pod: wires.get(&flow.wire).cloned().unwrap_or_else(|| format!("wire {}", flow.wire.0)),
-                direction: flow.direction.name().to_owned(),
-                protocol: flow.tuple.protocol.to_string(),
-                source,
-                source_port: flow.tuple.source_port,
-                destination,
-                destination_port: flow.tuple.destination_port,
-                state: flow.state.name().to_owned(),
-                packets: flow.packets,
-                bytes: flow.bytes,
-                expires_in: flow.expires_in,
-            }
+            let pod = wires.get(&flow.wire).cloned().unwrap_or_else(|| format!("wire {}", flow.wire.0));
+            Flow::of(event, pod, source, destination, flow)
         };
         flows.iter().map(flow).collect()
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use dataplane::flow::FlowInfo;
 use serde::{Deserialize, Serialize};
 
 /// Where the daemon listens unless something else is said.
@@ -137,4 +138,24 @@ pub struct Flow {
     pub bytes: [u64; 2],
     /// Seconds until it is gone, if nothing comes.
     pub expires_in: u32,
+}
+
+impl Flow {
+    /// A flow of a wire or pod with this name, with what is known of its ends.
+    pub(crate) fn of(event: &str, pod: String, source: [String; 2], destination: [String; 2], flow: &FlowInfo) -> Flow {
+        Flow {
+            event: event.to_owned(),
+            pod,
+            direction: flow.direction.name().to_owned(),
+            protocol: flow.tuple.protocol.to_string(),
+            source,
+            source_port: flow.tuple.source_port,
+            destination,
+            destination_port: flow.tuple.destination_port,
+            state: flow.state.name().to_owned(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            expires_in: flow.expires_in,
+        }
+    }
 }

@@ -6,8 +6,8 @@
 //! frame is sent.
 //!
 //! **A socket of this kind is a tap**: the kernel goes on to process its own copy of every frame. Inside a namespace
-//! made for the wire nothing listens, and the copy ends there. Anywhere else whoever sets the wire up must have the copy
-//! dropped at the device's tc ingress, or the wire is bypassed. Generic XDP programs run before the tap and see super-frames
+//! made for the wire nothing listens, and the copy ends there. Anywhere else the copy must be dropped at the device's tc ingress
+//! ([`AfPacketOptions::sole`]), or the wire is bypassed. Generic XDP programs run before the tap and see super-frames
 //! in pieces; none should be attached.
 //!
 //! Sent frames go through the device's queueing discipline: bypassing it (`PACKET_QDISC_BYPASS`) would drop super-frames on
@@ -29,6 +29,7 @@ use crate::port::claim::Claim;
 use crate::port::gather::Gather;
 use crate::port::link::{self, Link};
 use crate::port::netns::{self, NetworkNamespace};
+use crate::port::sole::Sole;
 use crate::port::{Capabilities, Chunk, Pool, Port, PortCounters, PortError, PortKind, checksum, segment, vnet};
 use crate::time::Time;
 
@@ -124,11 +125,13 @@ pub struct AfPacketOptions {
     pub receive_buffer: usize,
     /// Whether frames for other stations are received too, as a transparent wire needs.
     pub promiscuous: bool,
+    /// Whether the kernel's own copy of the frames is dropped, as is needed where somebody but the port listens to the device.
+    pub sole: bool,
 }
 
 impl Default for AfPacketOptions {
     fn default() -> Self {
-        AfPacketOptions { receive_buffer: RECEIVE_BUFFER, promiscuous: true }
+        AfPacketOptions { receive_buffer: RECEIVE_BUFFER, promiscuous: true, sole: false }
     }
 }
 
@@ -144,16 +147,18 @@ pub struct AfPacket {
     expected: usize,
     /// A packet of a tunnelled super-frame on its way out.
     scratch: Vec<u8>,
+    /// While it is there, nobody else gets the device's frames.
+    _sole: Option<Sole>,
     /// Last, so that the device is free only once nothing reads it. Whoever adopted the socket has none.
     _claim: Option<Claim>,
 }
 
 /// A socket that is bound to a device and claims it: what an [`AfPacket`] port reads and writes. A process with privileges may open
 /// it for one without, and keep it while such processes come and go: frames that come meanwhile wait in it.
-#[derive(Debug)]
 pub struct BoundSocket {
     socket: OwnedFd,
     mtu: usize,
+    sole: Option<Sole>,
     claim: Claim,
 }
 
@@ -187,7 +192,14 @@ impl BoundSocket {
         let mtu = link.mtu().map_err(fail("reading the MTU"))?;
         let claim = Claim::take(&link, device)?;
         let socket = AfPacket::socket(index, options).map_err(fail("opening an AF_PACKET socket"))?;
-        Ok(BoundSocket { socket, mtu, claim })
+        let sole = options.sole.then(|| Sole::attach(device)).transpose()?;
+        Ok(BoundSocket { socket, mtu, sole, claim })
+    }
+}
+
+impl fmt::Debug for BoundSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundSocket").field("mtu", &self.mtu).field("sole", &self.sole.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -225,8 +237,8 @@ impl AfPacket {
     /// # Errors
     /// [`PortError`]: no such device, no CAP_NET_RAW, a device that does not speak Ethernet.
     pub fn open(device: &str, namespace: &str, options: AfPacketOptions) -> Result<Self, PortError> {
-        let BoundSocket { socket, mtu, claim } = BoundSocket::open(device, namespace, options)?;
-        Ok(Self::over(socket, Some(claim), device, mtu))
+        let BoundSocket { socket, mtu, sole, claim } = BoundSocket::open(device, namespace, options)?;
+        Ok(AfPacket { _sole: sole, ..Self::over(socket, Some(claim), device, mtu) })
     }
 
     /// A port on a copy of a [`BoundSocket`]'s descriptor, whose owner keeps the device claimed for as long as the port lives. `mtu` is
@@ -238,6 +250,7 @@ impl AfPacket {
     fn over(socket: OwnedFd, claim: Option<Claim>, device: &str, mtu: usize) -> Self {
         AfPacket {
             socket,
+            _sole: None,
             _claim: claim,
             name: device.to_owned(),
             capabilities: Capabilities {

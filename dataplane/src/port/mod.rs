@@ -25,6 +25,7 @@ pub mod pcap;
 mod pool;
 mod queues;
 mod segment;
+mod sole;
 mod spec;
 pub mod tap;
 mod vnet;
