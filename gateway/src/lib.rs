@@ -8,7 +8,10 @@
 //! ```
 //!
 //! A [`model::Ruleset`] keeps chains, jumps and named sets as they were written, so that every rule has its place, its
-//! comment and its counter. [`judge`] says what it means.
+//! comment and its counter. [`judge`] says what it means, [`check`] what is wrong with it.
 
+pub mod check;
 pub mod judge;
 pub mod model;
+pub mod rulefile;
+mod values;
