@@ -1,5 +1,7 @@
 //! What a rule set means: one packet, rule by rule, as iptables goes through its chains. Everything faster is held equal to this.
 
+use std::ops::RangeInclusive;
+
 use dataplane::address::Address;
 
 use crate::model::{
@@ -154,14 +156,13 @@ impl Ruleset {
                 groups.iter().filter_map(|group| self.groups.get(group)).any(|group| group.contains(interface))
             })
         };
-        let any =
-            |ranges: &[std::ops::RangeInclusive<u16>], port: u16| ranges.iter().any(|range| range.contains(&port));
+        let any = |ranges: &[RangeInclusive<u16>], port: u16| ranges.iter().any(|range| range.contains(&port));
         // What looks at one protocol's header means only packets that have it, negated or not.
         let (applies, holds) = match &test.test {
             Test::In(groups) => (true, in_groups(groups, packet.input)),
             Test::Out(groups) => (true, in_groups(groups, packet.output)),
-            Test::Source(ranges) => (true, ranges.iter().any(|range| range.contains(&packet.source))),
-            Test::Destination(ranges) => (true, ranges.iter().any(|range| range.contains(&packet.destination))),
+            Test::Source(ranges) => (true, ranges.iter().any(|range| means_address(range, packet.source))),
+            Test::Destination(ranges) => (true, ranges.iter().any(|range| means_address(range, packet.destination))),
             Test::Set { name, ends } => (true, self.sets.get(name).is_some_and(|set| set.contains(packet, ends))),
             Test::Protocol(numbers) => (true, numbers.contains(&packet.protocol)),
             Test::SourcePort(ranges) => (packet.has_ports(), any(ranges, packet.source_port)),
@@ -206,13 +207,21 @@ impl Set {
     }
 }
 
+/// Whether a range means an address. `::/0` goes round IPv4's place among the addresses: it means IPv6 only.
+fn means_address(range: &RangeInclusive<Address>, address: Address) -> bool {
+    range.contains(&address) && range.start().is_v4() == address.is_v4()
+}
+
 fn means(element: &Element, packet: &Header<'_>, ends: &[End]) -> bool {
     element.len() == ends.len()
         && element.iter().zip(ends).all(|(part, end)| match part {
-            Part::Addresses(range) => range.contains(match end {
-                End::Source => &packet.source,
-                End::Destination => &packet.destination,
-            }),
+            Part::Addresses(range) => means_address(
+                range,
+                match end {
+                    End::Source => packet.source,
+                    End::Destination => packet.destination,
+                },
+            ),
             Part::Ports(protocol, range) => {
                 let port = if packet.is_icmp() || *end == End::Destination {
                     packet.destination_port

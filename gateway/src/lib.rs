@@ -8,13 +8,16 @@
 //! ```
 //!
 //! A [`model::Ruleset`] keeps chains, jumps and named sets as they were written, so that every rule has its place, its
-//! comment and its counter. [`judge`] says what it means.
+//! comment and its counter. [`judge`] says what it means, [`check`] what is wrong with it.
 
+pub mod check;
 pub mod flat;
 pub mod judge;
 pub mod lower;
 pub mod model;
 pub mod placement;
+pub mod rulefile;
 pub mod space;
 #[cfg(test)]
 mod testing;
+mod values;

@@ -123,7 +123,7 @@ pub enum Dimension {
 /// One part of an element.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// From the first to the last address, both of one family.
+    /// From the first to the last address, both of one family, and only addresses of that family.
     Addresses(RangeInclusive<Address>),
     /// Ports. `None` for the protocol: of TCP, UDP, UDP-Lite, SCTP and DCCP alike. ICMP's are type × 256 + code.
     Ports(Option<u8>, RangeInclusive<u16>),
