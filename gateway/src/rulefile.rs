@@ -24,6 +24,7 @@
 //! Whatever a rule set holds, [`write`](fn@write) writes so that [`read`] reads it back; a set with a file of its own has its
 //! elements there ([`write_elements`]).
 
+mod change;
 mod emit;
 mod load;
 mod node;
@@ -34,7 +35,8 @@ mod write;
 
 use std::path::Path;
 
-pub use write::{write, write_elements};
+pub use change::change_set;
+pub use write::{line, write, write_elements};
 
 use crate::check::{Problem, Severity};
 use crate::model::Ruleset;

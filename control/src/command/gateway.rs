@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::gateway::equivalence::{self, Comparison, Options as CompareOptions};
+use ::gateway::equivalence::{self, Answer, Options as CompareOptions};
 use ::gateway::import::{self, Options};
 use ::gateway::model::{Family, Ruleset};
 use ::gateway::rulefile;
@@ -132,11 +132,12 @@ pub(super) fn import(args: &ImportArgs) -> CommandResult {
         Tool::Ip6tables => Family::V6,
     };
     let imported = import::import(&read_text(&file)?, &args.beside.options(family, &file)?).map_err(many)?;
+    let header = format!("Imported from {} by penstock {}.", file.display(), env!("CARGO_PKG_VERSION"));
     let report = imported.report.to_string();
     if !report.is_empty() {
         eprintln!("{}", report.trim_end());
     }
-    write_stdout(&rulefile::write(&imported.ruleset))?;
+    write_stdout(&rulefile::write(&imported.ruleset, &header))?;
     Ok(Outcome::Done)
 }
 
@@ -146,24 +147,21 @@ pub(super) fn import(args: &ImportArgs) -> CommandResult {
 /// Rules that can't be read, or not be compared.
 pub(super) fn equivalent(args: &EquivalentArgs) -> CommandResult {
     let (a, b) = (args.beside.either(&args.a)?, args.beside.either(&args.b)?);
-    match equivalence::compare(&a, &b, &CompareOptions::default()) {
-        Comparison::Equal => {
-            write_stdout("equal\n")?;
-            Ok(Outcome::Done)
-        }
-        Comparison::Different(found) => {
-            let mut text = String::new();
-            for difference in &found.differences {
-                text += &format!("{difference}\n");
-            }
-            if found.more > 0 {
-                text += &format!("and {} kinds of packets more\n", found.more);
-            }
-            write_stdout(&text)?;
-            Ok(Outcome::No)
-        }
-        Comparison::Undecided { reason, .. } => Err(Failure::System(format!("the comparison was given up: {reason}"))),
+    let comparison = equivalence::compare(&a, &b, &CompareOptions::default()).map_err(Failure::input)?;
+    if comparison.answer() == Answer::Equal {
+        write_stdout("equal\n")?;
+        return Ok(Outcome::Done);
     }
+    let mut text: String = comparison.differences.iter().map(|difference| format!("{difference}\n")).collect();
+    if comparison.more {
+        text += "and more\n";
+    }
+    write_stdout(&text)?;
+    if comparison.answer() == Answer::Different {
+        return Ok(Outcome::No);
+    }
+    let left = comparison.undecided.join(", ");
+    Err(Failure::System(format!("no difference was found, but the comparison was given up for {left}: the rules are too many to compare")))
 }
 
 /// Carries `check` out.

@@ -128,7 +128,7 @@ pub(crate) fn read(path: &Path) -> Result<Ruleset, String> {
 pub(crate) fn whole(ruleset: &Ruleset) -> String {
     let mut ruleset = ruleset.clone();
     ruleset.sets.values_mut().for_each(|set| set.file = None);
-    rulefile::write(&ruleset)
+    rulefile::write(&ruleset, "")
 }
 
 fn lines<T: ToString>(problems: &[T]) -> String {

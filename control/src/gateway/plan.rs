@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ::gateway::equivalence::{self, Comparison, Options};
+use ::gateway::equivalence::{self, Options};
 use ::gateway::judge::{RuleAt, Verdict};
 use ::gateway::model::Policy as HookPolicy;
 use ::gateway::rulefile;
@@ -32,18 +32,18 @@ pub(crate) struct FlowNow {
 /// Compares rules with those in force.
 pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan {
     let mut plan = Plan { flows: flows.len() as u64, ..Plan::default() };
-    let comparison = equivalence::compare(&before.ruleset, &after.ruleset, &Options::default());
-    let differences = match comparison {
-        Comparison::Equal => Vec::new(),
-        Comparison::Different(found) => {
-            if found.more > 0 {
-                plan.incomplete = Some(format!("{} kinds of packets more are decided otherwise", found.more));
+    let differences = match equivalence::compare(&before.ruleset, &after.ruleset, &Options::default()) {
+        Ok(comparison) => {
+            if !comparison.undecided.is_empty() {
+                plan.incomplete = Some(format!("not compared to the end: {}", comparison.undecided.join(", ")));
+            } else if comparison.more {
+                plan.incomplete = Some("more kinds of packets are decided otherwise than are looked for".to_owned());
             }
-            found.differences
+            comparison.differences
         }
-        Comparison::Undecided { differences, reason } => {
-            plan.incomplete = Some(reason);
-            differences
+        Err(error) => {
+            plan.incomplete = Some(error.to_string());
+            Vec::new()
         }
     };
     for difference in &differences {
@@ -98,7 +98,7 @@ pub(super) fn rule_lines(rules: &Rules) -> Vec<RuleLine> {
                 number: number as u32 + 1,
                 name: rule.name.clone(),
                 comment: rule.comment.clone(),
-                rule: rulefile::rule_line(rule),
+                rule: rulefile::line(rule, chain.families, &rules.ruleset),
                 ..head.clone()
             };
             lines.push(counted(hits, line));

@@ -36,7 +36,7 @@ impl Out {
     }
 
     /// On one line; `None` if it must be on several.
-    fn flow(&self) -> Option<String> {
+    pub(super) fn flow(&self) -> Option<String> {
         match self {
             Out::Scalar(text) => Some(text.clone()),
             Out::Lines(items) if !items.is_empty() => None,

@@ -30,6 +30,16 @@ pub fn write(ruleset: &Ruleset, header: &str) -> String {
     out
 }
 
+/// A rule on one line: what it means and does, without its name and comment.
+pub fn line(of: &Rule, families: Families, ruleset: &Ruleset) -> String {
+    let entries = match rule(of, families, ruleset) {
+        Out::Block(entries) => entries.into_iter().filter(|(key, _)| key != "name" && key != "comment").collect(),
+        _ => Vec::new(),
+    };
+    let text = Out::Map(entries).flow().unwrap_or_default();
+    text.trim_start_matches('{').strip_suffix('}').unwrap_or(&text).to_owned()
+}
+
 /// Writes the elements of a set, as its own file has them: one a line.
 pub fn write_elements(set: &Set) -> String {
     set.elements.iter().map(|element| values::show_element(element) + "\n").collect()
