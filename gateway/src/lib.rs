@@ -11,7 +11,9 @@
 //! comment and its counter. [`judge`] says what it means, [`check`] what is wrong with it.
 
 pub mod check;
+pub mod equivalence;
 pub mod flat;
+pub mod import;
 pub mod judge;
 pub mod lower;
 pub mod model;

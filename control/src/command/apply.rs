@@ -305,7 +305,8 @@ pub(super) fn versions(args: &VersionsArgs) -> CommandResult {
         write_json(&lines)?;
         return Ok(Outcome::Done);
     }
-    let line = |line: &VersionLine| format!("{} {} {}\n", if line.in_force { "*" } else { " " }, line.version, line.file);
+    let line =
+        |line: &VersionLine| format!("{} {} {}\n", if line.in_force { "*" } else { " " }, line.version, line.file);
     write_stdout(&lines.iter().map(line).collect::<String>())?;
     Ok(Outcome::Done)
 }
@@ -320,6 +321,9 @@ pub(super) fn set(args: &SetArgs) -> CommandResult {
     }
     let (name, add, remove, save) = (args.name.clone(), args.add.clone(), args.remove.clone(), args.save);
     let changed: Changed = args.socket.one(&Request::Set { name, add, remove, save })?;
-    write_stdout(&format!("{}: {} elements, in force on every worker ({} µs)\n", args.name, changed.elements, changed.took))?;
+    write_stdout(&format!(
+        "{}: {} elements, in force on every worker ({} µs)\n",
+        args.name, changed.elements, changed.took
+    ))?;
     Ok(Outcome::Done)
 }

@@ -85,8 +85,11 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 
 fn text_of(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Failure::BadInput(format!("{name}:{line}: this is no text; give what iptables-save or ipset save prints, or a rule file"))
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Failure::BadInput(format!(
+            "{name}:{line}: this is no text; give what iptables-save or ipset save prints, or a rule file"
+        ))
     })
 }
 
@@ -97,7 +100,10 @@ impl BesideArgs {
             None => BTreeMap::new(),
             Some(path) => import::interfaces(&named(path), &read_text(path)?).map_err(many)?,
         };
-        let ipset = self.ipset.as_deref().map(|path| Ok((named(path), read_text(path)?))).transpose()?;
+        let ipset = match &self.ipset {
+            None => None,
+            Some(path) => Some((named(path), read_text(path)?)),
+        };
         let (lenient, local) = (self.lenient, self.local.clone());
         Ok(Options { ipset, interfaces, lenient, local, ..Options::new(family, named(file)) })
     }
@@ -109,7 +115,8 @@ impl BesideArgs {
         if !is_dump {
             return gateway::read(path).map_err(Failure::BadInput);
         }
-        let is_v6 = text.lines().any(|line| line.contains("ip6tables") || line.contains("icmp6") || line.contains("ipv6-icmp"));
+        let is_v6 =
+            text.lines().any(|line| line.contains("ip6tables") || line.contains("icmp6") || line.contains("ipv6-icmp"));
         let family = if is_v6 { Family::V6 } else { Family::V4 };
         let imported = import::import(&text, &self.options(family, path)?).map_err(many)?;
         Ok(imported.ruleset)
@@ -161,7 +168,9 @@ pub(super) fn equivalent(args: &EquivalentArgs) -> CommandResult {
         return Ok(Outcome::No);
     }
     let left = comparison.undecided.join(", ");
-    Err(Failure::System(format!("no difference was found, but the comparison was given up for {left}: the rules are too many to compare")))
+    Err(Failure::System(format!(
+        "no difference was found, but the comparison was given up for {left}: the rules are too many to compare"
+    )))
 }
 
 /// Carries `check` out.

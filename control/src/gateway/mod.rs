@@ -164,7 +164,10 @@ impl Gateway {
         let versions = Versions::open(&config.versions()).map_err(Refused::System)?;
         let version = match kept {
             Some(version) => {
-                info!(version = version.number, "the rules that were in force last; `penstock apply` puts others in force");
+                info!(
+                    version = version.number,
+                    "the rules that were in force last; `penstock apply` puts others in force"
+                );
                 version
             }
             None => {
@@ -215,7 +218,8 @@ impl Gateway {
 
     fn plan_for(&self, ruleset: Ruleset, version: Option<u32>, flows: &[FlowNow]) -> Result<Plan, Refused> {
         let before = lock(&self.state).in_force.clone();
-        let lowered = lower(&ruleset, &self.placements, self.workers, Some((&before.rules.ruleset, &before.rules.lowered)));
+        let lowered =
+            lower(&ruleset, &self.placements, self.workers, Some((&before.rules.ruleset, &before.rules.lowered)));
         let lowered = lowered.map_err(|error| Refused::Input(error.to_string()))?;
         let rules = Arc::new(Rules { ruleset, lowered });
         let mut plan = plan::compare(&before.rules, &rules, flows);
@@ -239,7 +243,8 @@ impl Gateway {
             Some(planned) if planned.number == number => planned,
             other => {
                 state.planned = other;
-                let reason = "the plan is not the last one that was made: somebody else changes the rules, too; try again";
+                let reason =
+                    "the plan is not the last one that was made: somebody else changes the rules, too; try again";
                 return Err(Refused::System(reason.to_owned()));
             }
         };
@@ -298,10 +303,15 @@ impl Gateway {
         let running = std::mem::replace(&mut state.in_force, unconfirmed.before);
         drop(state);
         match publisher.publish() {
-            Ok(()) => warn!(version = back_to, "nobody confirmed version {version} in time: the rules before it are in force again"),
+            Ok(()) => warn!(
+                version = back_to,
+                "nobody confirmed version {version} in time: the rules before it are in force again"
+            ),
             Err(reason) => {
                 lock(&self.state).in_force = running;
-                tracing::error!("nobody confirmed version {version} in time, and the rules before it can't be put back: {reason}");
+                tracing::error!(
+                    "nobody confirmed version {version} in time, and the rules before it can't be put back: {reason}"
+                );
             }
         }
     }
@@ -347,7 +357,8 @@ impl Gateway {
         let mut ruleset = before.rules.ruleset.clone();
         rulefile::change_set(&mut ruleset, name, add, remove).map_err(Refused::Input)?;
         let elements = ruleset.sets.get(name).map_or(0, |set| set.elements.len()) as u64;
-        let lowered = lower(&ruleset, &self.placements, self.workers, Some((&before.rules.ruleset, &before.rules.lowered)));
+        let lowered =
+            lower(&ruleset, &self.placements, self.workers, Some((&before.rules.ruleset, &before.rules.lowered)));
         let lowered = lowered.map_err(|error| Refused::Input(error.to_string()))?;
         let rules = Arc::new(Rules { ruleset, lowered });
         let mut state = lock(&self.state);
@@ -363,7 +374,9 @@ impl Gateway {
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         if save {
             self.versions.replace(before.version, &whole(&rules.ruleset)).map_err(|error| {
-                Refused::System(format!("the set is changed, but a restart will not know of it: it can't be saved ({error})"))
+                Refused::System(format!(
+                    "the set is changed, but a restart will not know of it: it can't be saved ({error})"
+                ))
             })?;
         }
         Ok(Changed { elements, took })

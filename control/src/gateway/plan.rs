@@ -47,7 +47,7 @@ pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan 
         }
     };
     for difference in &differences {
-        let list = match (difference.before(), difference.after()) {
+        let list = match (difference.a.verdict, difference.b.verdict) {
             (Verdict::Allow, _) => &mut plan.denies,
             (_, Verdict::Allow) => &mut plan.allows,
             _ => &mut plan.refuses,
@@ -62,13 +62,12 @@ pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan 
 
 /// The flows that pass by the rules in force, and would not open by these.
 fn cut(after: &Rules, flows: &[FlowNow]) -> Vec<String> {
-    let mut tables: HashMap<(&str, Direction), Option<StatefulTable>> = HashMap::new();
+    let tables: HashMap<&str, [StatefulTable; 2]> = (after.lowered.wires.iter())
+        .map(|(wire, rules)| (wire.as_str(), rules.each_ref().map(StatefulTable::new)))
+        .collect();
     let is_cut = |flow: &&FlowNow| {
-        let table = tables.entry((&flow.wire, flow.direction)).or_insert_with(|| {
-            let rules = after.lowered.wires.get(&flow.wire)?;
-            Some(StatefulTable::new(&rules[flow.direction as usize]))
-        });
-        let Some(table) = table else { return false };
+        let Some(tables) = tables.get(flow.wire.as_str()) else { return false };
+        let table = &tables[flow.direction as usize];
         let query = Query::opening(flow.direction, &flow.tuple);
         let decision = table.rules().granted(table.judge(flow.direction, ConnectionState::New, query));
         !matches!(decision.action, Action::Allow | Action::Pass)
@@ -93,7 +92,7 @@ pub(super) fn rule_lines(rules: &Rules) -> Vec<RuleLine> {
         let head = RuleLine { chain: chain.name.clone(), family, ..RuleLine::default() };
         for (number, rule) in chain.rules.iter().enumerate() {
             let at = RuleAt { chain: index, rule: number };
-            let hits = lowered.hits(&rules.ruleset, at);
+            let hits = lowered.hits(at);
             let line = RuleLine {
                 number: number as u32 + 1,
                 name: rule.name.clone(),

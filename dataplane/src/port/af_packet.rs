@@ -199,7 +199,10 @@ impl BoundSocket {
 
 impl fmt::Debug for BoundSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundSocket").field("mtu", &self.mtu).field("sole", &self.sole.is_some()).finish_non_exhaustive()
+        f.debug_struct("BoundSocket")
+            .field("mtu", &self.mtu)
+            .field("sole", &self.sole.is_some())
+            .finish_non_exhaustive()
     }
 }
 

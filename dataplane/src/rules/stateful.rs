@@ -162,6 +162,14 @@ impl StatefulRules {
         Ok(StatefulRules { lists, courses, limiters, counters, passes, passed_by, may_limit })
     }
 
+    /// The same with other lists, which name the same courses.
+    pub fn with_lists(&self, lists: [Arc<RuleList>; 4]) -> StatefulRules {
+        let established = passing(&lists[ConnectionState::Established as usize]);
+        let (passes, passed_by) = (established.is_some(), established.unwrap_or_default());
+        let (courses, limiters) = (Arc::clone(&self.courses), Arc::clone(&self.limiters));
+        StatefulRules { lists, courses, limiters, counters: self.counters.clone(), passes, passed_by, ..*self }
+    }
+
     /// The list for a state.
     pub fn list(&self, state: ConnectionState) -> &Arc<RuleList> {
         &self.lists[state as usize]

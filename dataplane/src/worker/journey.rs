@@ -362,7 +362,9 @@ impl<'a> Journey<'a, '_> {
     ) -> Result<Fate, DropReason> {
         let finding = self.resumed.and_then(|resumed| resumed.finding);
         match finding {
-            Some(Finding::JudgeAs(tuple)) => return self.judge_instead(direction, Query::opening(direction, &tuple), None),
+            Some(Finding::JudgeAs(tuple)) => {
+                return self.judge_instead(direction, Query::opening(direction, &tuple), None);
+            }
             Some(Finding::Deny) => return Err(DropReason::AskDenied),
             Some(Finding::Allow) => return Ok(Fate::Forward),
             Some(Finding::Unknown) => {}

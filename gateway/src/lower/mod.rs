@@ -8,11 +8,12 @@
 
 mod course;
 mod numbers;
+mod sets;
 #[cfg(test)]
 mod tests;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::model::{Family, Limit, Ruleset, States};
 use crate::placement::Placement;
 use course::Courses;
 use numbers::Numbers;
+use sets::{Listed, Segment, Uses};
 use views::{Part, parts};
 
 /// The most boxes that a list may have: some hundreds of megabytes.
@@ -42,6 +44,10 @@ pub struct Lowered {
     numbers: Numbers,
     counters: Arc<RuleCounters>,
     limiters: HashMap<RuleAt, (Limit, Arc<Limiter>)>,
+    /// All lists, each once.
+    lists: Vec<Listed>,
+    /// Sets of which no element can come or go by itself.
+    fixed: BTreeSet<String>,
 }
 
 /// Why a rule set can't be told the engine.
@@ -62,7 +68,9 @@ pub enum LowerError {
         boxes: u64,
     },
     /// Too many rules log, count or limit the same packets.
-    #[error("more rules log, count or limit the same packets than can be followed on wire {wire}: leave some of them away")]
+    #[error(
+        "more rules log, count or limit the same packets than can be followed on wire {wire}: leave some of them away"
+    )]
     Course {
         /// The wire.
         wire: String,
@@ -78,6 +86,25 @@ impl Lowered {
     /// What a hook's policy has met, by the hook's own chain.
     pub fn policy_hits(&self, chain: usize) -> RuleHits {
         self.numbers.policy(Some(chain)).map(|number| self.counters.hits(number)).unwrap_or_default()
+    }
+
+    /// The same with other lists in the places of its own.
+    fn with_lists(&self, lists: Vec<Listed>) -> Option<Lowered> {
+        let place = |list: &Arc<RuleList>| self.lists.iter().position(|listed| Arc::ptr_eq(&listed.list, list));
+        let changed = |list: &Arc<RuleList>| Some(Arc::clone(&lists[place(list)?].list));
+        let rules = |rules: &Arc<StatefulRules>| {
+            let mut own = ConnectionState::ALL.map(|state| Arc::clone(rules.list(state)));
+            for list in &mut own {
+                *list = changed(list)?;
+            }
+            Some(Arc::new(rules.with_lists(own)))
+        };
+        let mut wires = BTreeMap::new();
+        for (name, [egress, ingress]) in &self.wires {
+            wires.insert(name.clone(), [rules(egress)?, rules(ingress)?]);
+        }
+        let (counters, fixed) = (Arc::clone(&self.counters), self.fixed.clone());
+        Some(Lowered { wires, numbers: self.numbers.clone(), counters, limiters: self.limiters.clone(), lists, fixed })
     }
 
     /// The rule, or the hook's chain whose policy it was, of a number that the engine told.
@@ -110,8 +137,14 @@ pub fn lower(
     let counters = counters(&numbers, workers, before);
     let limiters = limiters(ruleset, &numbers, before);
     let flatteners = [Flattener::new(ruleset, Family::V4)?, Flattener::new(ruleset, Family::V6)?];
-    let mut lowering =
-        Lowering { flatteners, numbers: &numbers, limiters: &limiters, counters: &counters, lists: Shared::default() };
+    let mut lowering = Lowering {
+        flatteners,
+        numbers: &numbers,
+        limiters: &limiters,
+        counters: &counters,
+        lists: Shared::default(),
+        uses: Uses::new(ruleset),
+    };
     let mut wires = BTreeMap::new();
     for (name, placement) in placements {
         let before = before.and_then(|(_, lowered)| lowered.wires.get(name));
@@ -123,7 +156,9 @@ pub fn lower(
             wires.insert(name.clone(), both);
         }
     }
-    Ok(Lowered { wires, counters: Arc::clone(&counters), limiters: limiters.clone(), numbers })
+    let Lowering { lists, uses, .. } = lowering;
+    let (lists, fixed) = (lists.0.into_values().collect(), uses.finish());
+    Ok(Lowered { wires, counters: Arc::clone(&counters), limiters: limiters.clone(), numbers, lists, fixed })
 }
 
 /// Counters for all numbers, which go on where those before are.
@@ -170,7 +205,7 @@ fn limiters(
 
 /// Lists that have been made, by what they say.
 #[derive(Default)]
-struct Shared(HashMap<Vec<ListRule>, Arc<RuleList>>);
+struct Shared(HashMap<Vec<ListRule>, Listed>);
 
 struct Lowering<'a> {
     flatteners: [Flattener<'a>; 2],
@@ -178,6 +213,7 @@ struct Lowering<'a> {
     limiters: &'a HashMap<RuleAt, (Limit, Arc<Limiter>)>,
     counters: &'a Arc<RuleCounters>,
     lists: Shared,
+    uses: Uses,
 }
 
 impl Lowering<'_> {
@@ -189,15 +225,12 @@ impl Lowering<'_> {
     ) -> Result<Arc<StatefulRules>, LowerError> {
         let mut courses = Courses::new(self.numbers, self.limiters);
         let mut lists = Vec::with_capacity(ConnectionState::ALL.len());
-        for (state, of) in ConnectionState::ALL.into_iter().zip([
-            States::NEW,
-            States::ESTABLISHED,
-            States::RELATED,
-            States::INVALID,
-        ]) {
-            let rules = self.rules(wire, parts, of, &mut courses)?;
+        for (state, of) in
+            ConnectionState::ALL.into_iter().zip([States::NEW, States::ESTABLISHED, States::RELATED, States::INVALID])
+        {
+            let (rules, segments) = self.rules(wire, parts, of, &mut courses)?;
             let boxes = rules.len() as u64;
-            let list = self.lists.get(rules, before.map(|before| before.list(state)));
+            let list = self.lists.get(rules, segments, before.map(|before| before.list(state)));
             lists.push(list.ok_or_else(|| LowerError::Boxes { wire: wire.to_owned(), boxes })?);
         }
         let too_many = || LowerError::Course { wire: wire.to_owned() };
@@ -209,13 +242,13 @@ impl Lowering<'_> {
 
     /// The boxes for one state: those of IPv4 first, for which those of IPv6 count on.
     fn rules(
-        &self,
+        &mut self,
         wire: &str,
         parts: &[Part<'_>],
         state: States,
         courses: &mut Courses<'_>,
-    ) -> Result<Vec<ListRule>, LowerError> {
-        let mut rules = Vec::new();
+    ) -> Result<(Vec<ListRule>, Vec<Segment>), LowerError> {
+        let (mut rules, mut segments) = (Vec::new(), Vec::new());
         for family in Family::BOTH {
             for part in parts.iter().filter(|part| part.family == family) {
                 let Some(view) = part.view(state) else {
@@ -232,27 +265,34 @@ impl Lowering<'_> {
                 let decided: Option<Vec<(Action, RuleId)>> =
                     (0..list.outcomes.len()).map(|outcome| courses.action(&list, outcome, family, policy)).collect();
                 let decided = decided.ok_or_else(|| LowerError::Course { wire: wire.to_owned() })?;
+                let from = rules.len();
                 rules.extend(list.boxes().map(|of| {
                     let (action, number) = decided[of.outcome as usize];
                     of.rule(action, number)
                 }));
+                self.uses.note(&list, family, &rules, from, |at| self.numbers.rule(at), &mut segments);
             }
         }
-        Ok(rules)
+        Ok((rules, segments))
     }
 }
 
 impl Shared {
     /// A list of these rules: one that has been made, the one before with a few changes, or a new one. `None` if they are too many.
-    fn get(&mut self, rules: Vec<ListRule>, before: Option<&Arc<RuleList>>) -> Option<Arc<RuleList>> {
-        if let Some(list) = self.0.get(&rules) {
-            return Some(Arc::clone(list));
+    fn get(
+        &mut self,
+        rules: Vec<ListRule>,
+        segments: Vec<Segment>,
+        before: Option<&Arc<RuleList>>,
+    ) -> Option<Arc<RuleList>> {
+        if let Some(listed) = self.0.get(&rules) {
+            return Some(Arc::clone(&listed.list));
         }
         let list = match before.and_then(|before| follow(before, &rules)) {
             Some(list) => list,
             None => Arc::new(RuleList::new(&rules, Action::Deny).ok()?),
         };
-        self.0.insert(rules, Arc::clone(&list));
+        self.0.insert(rules, Listed { list: Arc::clone(&list), segments });
         Some(list)
     }
 }
@@ -278,7 +318,8 @@ fn follow(before: &Arc<RuleList>, rules: &[ListRule]) -> Option<Arc<RuleList>> {
     let mut edits: Vec<Edit> =
         come[..replaced].iter().enumerate().map(|(index, rule)| Edit::Replace(front + index, *rule)).collect();
     edits.extend((replaced..gone).map(|_| Edit::Remove(front + replaced)));
-    edits.extend(come[replaced..].iter().enumerate().map(|(index, rule)| Edit::Insert(front + replaced + index, *rule)));
+    edits
+        .extend(come[replaced..].iter().enumerate().map(|(index, rule)| Edit::Insert(front + replaced + index, *rule)));
     let list = before.edited(&edits).ok()?;
     (!list.wants_merge()).then(|| Arc::new(list))
 }

@@ -9,7 +9,7 @@ use crate::judge::RuleAt;
 use crate::model::{Action, Chain, Limit, Log, Match, Rule, Ruleset};
 
 /// The numbers of a rule set's rules and policies.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Numbers {
     /// By chain and rule.
     rules: Vec<Vec<u32>>,
@@ -32,9 +32,7 @@ enum Identity<'a> {
 fn identity(rule: &Rule) -> Identity<'_> {
     match &rule.name {
         Some(name) => Identity::Name(name),
-        None => {
-            Identity::Content(&rule.matches, rule.limit, rule.log.as_ref(), &rule.action, rule.comment.as_deref())
-        }
+        None => Identity::Content(&rule.matches, rule.limit, rule.log.as_ref(), &rule.action, rule.comment.as_deref()),
     }
 }
 

@@ -83,7 +83,9 @@ fn the_engine_is_told_what_the_rules_say() {
         let other = testing::ruleset(&mut random, world).chains.remove(0).rules;
         let rules = &mut changed.chains[chain].rules;
         let at = random.below(rules.len().max(1));
-        let plain = other.into_iter().find(|rule| !matches!(rule.action, crate::model::Action::Jump(_) | crate::model::Action::Goto(_)));
+        let plain = other
+            .into_iter()
+            .find(|rule| !matches!(rule.action, crate::model::Action::Jump(_) | crate::model::Action::Goto(_)));
         match (random.below(3), plain) {
             (0, _) if !rules.is_empty() => drop(rules.remove(at)),
             (_, Some(rule)) => rules.insert(at.min(rules.len()), rule),
@@ -123,7 +125,10 @@ fn addresses(count: u32) -> Vec<std::ops::RangeInclusive<dataplane::address::Add
 fn an_element_more_is_a_change_of_one_box() {
     let mut ruleset = forward(vec![
         rule(vec![Test::State(States::ESTABLISHED)], crate::model::Action::Allow),
-        rule(vec![Test::Set { name: "blocked".to_owned(), ends: vec![crate::model::End::Source] }], crate::model::Action::Drop),
+        rule(
+            vec![Test::Set { name: "blocked".to_owned(), ends: vec![crate::model::End::Source] }],
+            crate::model::Action::Drop,
+        ),
         rule(vec![Test::Protocol(vec![6]), Test::DestinationPort(vec![80..=80])], crate::model::Action::Allow),
     ]);
     let element = |range: std::ops::RangeInclusive<dataplane::address::Address>| vec![Part::Addresses(range)];
@@ -155,4 +160,121 @@ fn an_element_more_is_a_change_of_one_box() {
     let at = |rule| RuleAt { chain: 0, rule };
     assert_eq!(more.numbers.rule(at(2)), before.numbers.rule(at(1)));
     assert!(list(&more, ConnectionState::New).beside_base() <= 4);
+}
+
+/// Rules about two sets, one of each end, with others around them.
+fn with_sets(random: &mut Random) -> Ruleset {
+    use crate::model::{Action, Dimension, End};
+    let named = |name: &str, end| Test::Set { name: name.to_owned(), ends: vec![end] };
+    let mut ruleset = forward(vec![
+        rule(vec![Test::State(States::ESTABLISHED)], Action::Allow),
+        rule(vec![Test::Protocol(vec![47])], Action::Allow),
+        rule(vec![named("from", End::Source), Test::Protocol(vec![6, 17])], Action::Drop),
+        rule(vec![Test::Protocol(vec![6]), Test::DestinationPort(vec![80..=80])], Action::Allow),
+        rule(vec![named("to", End::Destination), Test::State(States::NEW)], Action::Allow),
+    ]);
+    for name in ["from", "to"] {
+        let elements = (0..200).map(|_| vec![Part::Addresses(some_range(random))]).collect();
+        let dimensions = vec![Dimension::Address];
+        let set = crate::model::Set { dimensions, elements, exceptions: Vec::new(), file: None, origin: origin(1) };
+        ruleset.sets.insert(name.to_owned(), set);
+    }
+    ruleset
+}
+
+/// Addresses out of few, so that ranges meet.
+fn some_range(random: &mut Random) -> std::ops::RangeInclusive<dataplane::address::Address> {
+    use dataplane::address::Address;
+    let (first, more) = (random.below(4000) as u16, if random.one_in(4) { random.below(20) as u16 } else { 0 });
+    let address = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        if first % 3 == 0 {
+            Address::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low])
+        } else {
+            Address::v4([10, 0, high, low])
+        }
+    };
+    address(first)..=address(first + more)
+}
+
+#[test]
+fn elements_come_and_go_as_if_all_were_worked_out_anew() {
+    let seed = testing::seed();
+    let mut random = Random::new(seed);
+    for round in 0..20 {
+        let mut ruleset = with_sets(&mut random);
+        let placements = transparent("eth0", "eth1");
+        let mut lowered = lower(&ruleset, &placements, 1, None).unwrap();
+        assert!(lowered.fixed.is_empty(), "{:?}", lowered.fixed);
+        for step in 0..30 {
+            let name = random.pick(&["from", "to"]);
+            let set = ruleset.sets.get_mut(name).unwrap();
+            let (mut add, mut remove) = (Vec::new(), Vec::new());
+            if random.one_in(2) {
+                let at = random.below(set.elements.len());
+                let element = set.elements.swap_remove(at);
+                let Part::Addresses(range) = element[0].clone() else { panic!("an address") };
+                remove.push(range);
+            } else {
+                let range = some_range(&mut random);
+                set.elements.push(vec![Part::Addresses(range.clone())]);
+                add.push(range);
+            }
+            let context = format!("PENSTOCK_SEED={seed}, round {round}, step {step}: {name} {add:?} {remove:?}");
+            lowered = lowered.with_elements(&ruleset, name, &add, &remove).unwrap_or_else(|| panic!("{context}"));
+            let range = add.iter().chain(&remove).next().unwrap();
+            for direction in Direction::BOTH {
+                let table = StatefulTable::new(&lowered.wires["wire"][direction as usize]);
+                for _ in 0..20 {
+                    let near = some_range(&mut random);
+                    let of_family = Family::of(*near.start()) == Family::of(*range.start());
+                    let near = if of_family && random.one_in(2) { *near.start() } else { *range.end() };
+                    let other = *range.start();
+                    let (source, destination) = if random.one_in(2) { (near, other) } else { (other, near) };
+                    let (engine, state) = random.pick(&STATES);
+                    let places = if direction == Direction::Egress { ("eth0", "eth1") } else { ("eth1", "eth0") };
+                    let packet = Header {
+                        input: Some(places.0),
+                        output: Some(places.1),
+                        source,
+                        destination,
+                        protocol: random.pick(&[6, 17, 47]),
+                        source_port: 0,
+                        destination_port: 0,
+                        tcp_flags: 0,
+                        state,
+                    };
+                    let packet = if packet.protocol == 47 {
+                        packet
+                    } else {
+                        Header { source_port: 9, destination_port: random.pick(&[80, 81]), ..packet }
+                    };
+                    let expected = ruleset.judge(Hook::Forward, &packet, &mut |_, _| true);
+                    let told = table.judge(direction, engine, query(direction, &packet));
+                    assert!(same(expected.verdict, told.action), "{context}: {packet:?}: {expected:?} {told:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sets_that_are_named_otherwise_are_worked_out_anew() {
+    use crate::model::{Action, End};
+    let mut random = Random::new(1);
+    let plain = with_sets(&mut random);
+    let placements = transparent("eth0", "eth1");
+    let named = |negated| Match { negated, test: Test::Set { name: "from".to_owned(), ends: vec![End::Source] } };
+    let negated = Rule { matches: vec![named(true)], ..rule(vec![], Action::Drop) };
+    let logged =
+        Rule { matches: vec![named(false)], log: Some(crate::model::Log::default()), ..rule(vec![], Action::Drop) };
+    let narrowed =
+        Rule { matches: vec![named(false), Match::is(Test::Source(addresses(3)))], ..rule(vec![], Action::Drop) };
+    for other in [negated, logged, narrowed] {
+        let mut ruleset = plain.clone();
+        ruleset.chains[0].rules.push(other);
+        let lowered = lower(&ruleset, &placements, 1, None).unwrap();
+        assert!(lowered.with_elements(&ruleset, "from", &[], &[]).is_none());
+        assert!(lowered.with_elements(&ruleset, "to", &[], &[]).is_some());
+    }
 }

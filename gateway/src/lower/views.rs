@@ -56,11 +56,12 @@ pub(super) fn parts<'a>(
 ) -> [Vec<Part<'a>>; 2] {
     let mut parts = [Vec::new(), Vec::new()];
     for family in Family::BOTH {
-        let mut add = |direction: usize, hook: Option<(Hook, Option<&'a str>, Option<&'a str>)>, within: Option<Cube>| {
-            let Some(within) = within else { return };
-            let chain = hook.and_then(|(hook, ..)| ruleset.base(hook, family)).map(|(chain, _)| chain);
-            parts[direction].push(Part { family, chain, hook, within });
-        };
+        let mut add =
+            |direction: usize, hook: Option<(Hook, Option<&'a str>, Option<&'a str>)>, within: Option<Cube>| {
+                let Some(within) = within else { return };
+                let chain = hook.and_then(|(hook, ..)| ruleset.base(hook, family)).map(|(chain, _)| chain);
+                parts[direction].push(Part { family, chain, hook, within });
+            };
         let everything = || Some(Cube::everything(family));
         match placement {
             Placement::Transparent { inside, outside } => {
@@ -79,7 +80,11 @@ pub(super) fn parts<'a>(
                 let others = others(ruleset, interface, all);
                 for (other, networks) in &others {
                     add(0, Some((Hook::Forward, Some(other), Some(interface))), narrowed(family, By::Source, networks));
-                    add(1, Some((Hook::Forward, Some(interface), Some(other))), narrowed(family, By::Destination, networks));
+                    add(
+                        1,
+                        Some((Hook::Forward, Some(interface), Some(other))),
+                        narrowed(family, By::Destination, networks),
+                    );
                 }
                 // What nobody's networks have is behind the interface that says nothing of its networks, if there is one.
                 let rest = rest(ruleset, interface, all);
@@ -147,11 +152,7 @@ fn networks(ruleset: &Ruleset, interface: &str) -> Vec<IpNet> {
 }
 
 /// The gateway's other interfaces with what is behind them, the most specific networks first.
-fn others<'a>(
-    ruleset: &Ruleset,
-    own: &str,
-    all: &'a BTreeMap<String, Placement>,
-) -> Vec<(&'a str, Vec<IpNet>)> {
+fn others<'a>(ruleset: &Ruleset, own: &str, all: &'a BTreeMap<String, Placement>) -> Vec<(&'a str, Vec<IpNet>)> {
     let mut routes: Vec<(&str, IpNet)> = interfaces(own, all)
         .flat_map(|interface| networks(ruleset, interface).into_iter().map(move |net| (interface, net)))
         .collect();

@@ -49,7 +49,8 @@ impl Checker<'_> {
                           `placement: hostInside` into a wire";
             return Err(self.error("rules", reason));
         }
-        let path = |given: Option<PathBuf>, usual: &str| given.map_or_else(|| usual.into(), |path| self.relative(&path));
+        let path =
+            |given: Option<PathBuf>, usual: &str| given.map_or_else(|| usual.into(), |path| self.relative(&path));
         Ok(Some(GatewayConfig {
             rules: self.relative(&rules),
             state: path(file.state.take(), STATE),
@@ -84,7 +85,10 @@ impl Checker<'_> {
         match place {
             Place::Transparent => {
                 for (part, _) in host_only.into_iter().filter(|(_, there)| *there) {
-                    return fail(part, "a transparent wire has no host inside; leave it away, or write `placement: hostInside`");
+                    return fail(
+                        part,
+                        "a transparent wire has no host inside; leave it away, or write `placement: hostInside`",
+                    );
                 }
                 let (inside, outside) = (name(&wire.inside), name(&wire.outside));
                 if inside == outside {
@@ -112,7 +116,8 @@ impl Checker<'_> {
             return Err(self.error(format!("{field}.host"), reason));
         }
         let parse = |(index, text): (usize, &String)| {
-            let address = text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+            let address =
+                text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
             address.ok_or_else(|| {
                 let reason = format!("{text:?} is no address; write one such as 192.0.2.1/24 or 2001:db8::1/64");
                 self.error(format!("{field}.host[{index}]"), reason)

@@ -21,8 +21,8 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use gateway::GatewayConfig;
 pub use file::{KubeProxy, LogFormat, LogLevel, NodePort, RunningPods, ServiceMixed};
+pub use gateway::GatewayConfig;
 pub use node::{NodeConfig, Paths};
 
 /// Where metrics are served when the file does not say.

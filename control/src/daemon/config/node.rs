@@ -87,7 +87,8 @@ impl Checker<'_> {
         let Some(kubernetes) = file.kubernetes.take() else {
             return self.no_node(file).map(|()| None);
         };
-        let others = [("policy", file.policy.is_some()), ("wires", file.wires.is_some()), ("rules", file.rules.is_some())];
+        let others =
+            [("policy", file.policy.is_some()), ("wires", file.wires.is_some()), ("rules", file.rules.is_some())];
         if let Some((field, _)) = others.into_iter().find(|(_, there)| *there) {
             let reason = "policies and pods come from the API server; leave it away, or leave kubernetes away";
             return Err(self.error(field, reason));
