@@ -177,4 +177,8 @@ fn what_somebody_may_have_meant() {
     assert_eq!(of("From").as_deref(), Some("did you mean \"from\"?"));
     assert_eq!((of("xy"), of("protocol")), (None, None));
     assert_eq!(did_you_mean("a", std::iter::empty()), None);
+    // iptables' words are not taken for the next best.
+    let ports = || ["port", "fromPort", "toPort"].into_iter();
+    assert_eq!(did_you_mean("dport", ports()).as_deref(), Some("did you mean \"toPort\"?"));
+    assert_eq!(did_you_mean("prot", ports()).as_deref(), Some("did you mean \"port\"?"));
 }

@@ -290,8 +290,11 @@ fn limit_of(at: &mut At<'_>, node: &Node<'_>) -> Option<Limit> {
         match &*key.text {
             "rate" => rate = Some(at.value("limit.rate", node, |text, _| values::rate(text))?),
             "burst" => {
-                let error = |text: &str| format!("{text:?} is no number of packets; write one from 1");
-                burst = at.value("limit.burst", node, |text, _| text.parse().map_err(|_| error(text)))?;
+                let burst_of = |text: &str, kind| match text.parse() {
+                    Ok(burst) if kind == Kind::Number => Ok(burst),
+                    _ => Err(format!("{text:?} is no number of packets; write one from 1")),
+                };
+                burst = at.value("limit.burst", node, burst_of)?;
             }
             _ => {}
         }

@@ -12,7 +12,7 @@ pub(super) fn around(rule: &str) -> String {
 }
 
 /// What is wrong with a rule, what is said of it, and whether the schema says so too.
-pub(super) const RULES: [(&str, &str, bool); 61] = [
+pub(super) const RULES: &[(&str, &str, bool)] = &[
     ("actoin: allow", "actoin: this key is not known here; did you mean \"action\"?", true),
     (
         "quux: 1, action: allow",
@@ -20,11 +20,13 @@ pub(super) const RULES: [(&str, &str, bool); 61] = [
         true,
     ),
     ("state: new", "action: it is missing; write allow, drop, reject, continue, return, or a jump", true),
+    ("action: accept", "action: \"accept\" is no action; did you mean \"allow\"?", true),
     (
-        "action: accept",
-        "action: \"accept\" is no action; write allow, drop, reject, continue or return, {reject: tcp-reset}, {jump: CHAIN} or {goto: CHAIN}",
+        "action: mangle",
+        "action: \"mangle\" is no action; write allow, drop, reject, continue or return, {reject: tcp-reset}, {jump: CHAIN} or {goto: CHAIN}",
         true,
     ),
+    ("dport: 80, action: allow", "dport: this key is not known here; did you mean \"toPort\"?", true),
     ("action: alow", "action: \"alow\" is no action; did you mean \"allow\"?", true),
     ("action: ~", "action: nothing is written here; write a value, or take the key out", true),
     ("action: [allow]", "action: a mapping is expected, with reject, jump, goto", true),
@@ -245,7 +247,7 @@ fn rules() {
 }
 
 /// What is wrong with a file, and what is said of it.
-pub(super) const FILES: [(&str, &str, bool); 38] = [
+pub(super) const FILES: &[(&str, &str, bool)] = &[
     ("", "r.yaml: there is nothing in it; write `{}` for a rule set without rules", false),
     ("# only a comment\n", "r.yaml: there is nothing in it; write `{}` for a rule set without rules", false),
     (
@@ -402,7 +404,7 @@ pub(super) const FILES: [(&str, &str, bool); 38] = [
 fn files() {
     for (text, expected, _) in FILES {
         let problems = read_str("r.yaml", text).expect_err(text);
-        assert_eq!(sentences(&problems), [expected], "{text}");
+        assert_eq!(sentences(&problems), [*expected], "{text}");
     }
 }
 

@@ -34,7 +34,8 @@ fn what_is_included_comes_first_and_once() {
         ),
         ("more/a.yaml", "include: common.yaml\nchains: {A: {rules: [{from: {set: s}, action: drop}]}}\n"),
         ("more/b.yaml", "include: [../more/common.yaml]\nchains: {B: {}}\n"),
-        ("more/common.yaml", "sets: {s: {file: s.txt}}\n"),
+        ("more/common.yaml", "sets: {s: {file: b/../s.txt}}\n"),
+        ("more/b/x", ""),
         ("more/s.txt", "# addresses\n10.0.0.1 # one\n\n10.0.1.0/24\n"),
     ]);
     let ruleset =
@@ -42,6 +43,7 @@ fn what_is_included_comes_first_and_once() {
     let names: Vec<&str> = ruleset.chains.iter().map(|chain| chain.name.as_str()).collect();
     assert_eq!(names, ["A", "B", "forward"]);
     assert_eq!(ruleset.sets["s"].elements.len(), 2);
+    assert!(write(&ruleset, "").contains("s: {file: more/b/../s.txt}"), "{}", write(&ruleset, ""));
     assert!(ruleset.chains[1].origin.to_string().ends_with("/more/b.yaml:2"));
 }
 

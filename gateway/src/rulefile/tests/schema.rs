@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::errors::{FILES, RULES, around};
-use super::{arbitrary, example, write};
+use super::{arbitrary, example, read_str, write};
 use crate::model::{Hook, States};
 use crate::rulefile::node::{Content, Kind, Node, parse};
 use crate::rulefile::{load, rule};
@@ -83,6 +83,21 @@ proptest! {
         for document in documents {
             let errors: Vec<String> = validator().iter_errors(&document).map(|error| error.to_string()).collect();
             prop_assert!(errors.is_empty() || empty, "{errors:?}\n{text}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_the_reader_takes_the_schema_does(at in any::<prop::sample::Index>(), cut in 0..9usize, put in "[-a-z0-9:{}\\[\\], \n\"'+/]{0,6}") {
+        let mut text = std::fs::read_to_string(example()).unwrap();
+        let at = at.index(text.len());
+        text.replace_range(at..(at + cut).min(text.len()), &put);
+        if read_str(&example().to_string_lossy(), &text).is_ok() {
+            for document in documents(&text).into_iter().filter(|document| !document.is_null()) {
+                let errors: Vec<String> = validator().iter_errors(&document).map(|error| error.to_string()).collect();
+                prop_assert!(errors.is_empty(), "{errors:?}\n{text}");
+            }
         }
     }
 }
