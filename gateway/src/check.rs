@@ -151,12 +151,42 @@ pub(crate) fn rule_object(chain: &str, is_hook: bool, index: usize, name: Option
     }
 }
 
+/// Words of iptables and nftables, and those of a rule file: some look nearer to a word that means something else.
+const OTHER_WORDS: [(&str, &str); 19] = [
+    ("accept", "allow"),
+    ("ctstate", "state"),
+    ("deny", "drop"),
+    ("destination", "to"),
+    ("dport", "toPort"),
+    ("dports", "toPort"),
+    ("dst", "to"),
+    ("iif", "in"),
+    ("iifname", "in"),
+    ("jump", "action"),
+    ("oif", "out"),
+    ("oifname", "out"),
+    ("proto", "protocol"),
+    ("saddr", "from"),
+    ("daddr", "to"),
+    ("source", "from"),
+    ("sport", "fromPort"),
+    ("sports", "fromPort"),
+    ("src", "from"),
+];
+
 /// What somebody may have meant who wrote `word`: the nearest of the words there are, if any is near, as a question.
 pub(crate) fn did_you_mean<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<String> {
+    let word = word.to_lowercase();
+    let words: Vec<&str> = words.collect();
+    let other = OTHER_WORDS.iter().find(|(other, meant)| *other == word && words.contains(meant));
     let far = (word.chars().count() / 3).max(2);
-    let distance = |other: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &other.to_lowercase());
-    let (distance, nearest) = words.map(|other| (distance(other), other)).min()?;
-    (distance <= far && distance < nearest.chars().count()).then(|| format!("did you mean {nearest:?}?"))
+    let near = || {
+        let distance = |other: &str| strsim::damerau_levenshtein(&word, &other.to_lowercase());
+        let (distance, nearest) = words.iter().map(|other| (distance(other), *other)).min()?;
+        (distance <= far && distance < nearest.chars().count()).then_some(nearest)
+    };
+    let meant = other.map(|(_, meant)| *meant).or_else(near)?;
+    Some(format!("did you mean {meant:?}?"))
 }
 
 fn check_name(name: &str, origin: &Origin, object: &str, problems: &mut Problems) {

@@ -241,3 +241,32 @@ pub(crate) fn width(element: &Element) -> Vec<u128> {
     };
     element.iter().map(size).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ipv6_address_is_no_ipv4_address() {
+        let all = Address::v6([0; 16])..=Address::v6([0xff; 16]);
+        let (v4, v6) = (Address::v4([10, 0, 0, 1]), Address::v6([1; 16]));
+        assert!(means_address(&all, v6) && !means_address(&all, v4));
+        let ruleset = Ruleset::default();
+        let packet = |address| Header {
+            input: None,
+            output: None,
+            source: address,
+            destination: address,
+            protocol: 6,
+            source_port: 0,
+            destination_port: 0,
+            tcp_flags: 0,
+            state: States::NEW,
+        };
+        for test in [Test::Source(vec![all.clone()]), Test::Destination(vec![all])] {
+            assert!(ruleset.matches(&Match::is(test.clone()), &packet(v6)));
+            assert!(!ruleset.matches(&Match::is(test.clone()), &packet(v4)));
+            assert!(ruleset.matches(&Match::not(test), &packet(v4)));
+        }
+    }
+}

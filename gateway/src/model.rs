@@ -142,7 +142,8 @@ pub struct Set {
     /// Who is not in it, although an element says so (`nomatch`). Of an element and an exception that both mean a packet, the
     /// more specific one decides, and of equal ones the exception.
     pub exceptions: Vec<Element>,
-    /// The file that the elements stand in, if that is one of its own: named relative to the rule file.
+    /// The file that the elements stand in, if that is one of its own: named relative to the rule file, the first one if it
+    /// includes others.
     pub file: Option<String>,
     /// Where it is written.
     pub origin: Origin,

@@ -264,3 +264,77 @@ pub(crate) fn level(text: &str) -> Result<u8, String> {
         .or_else(|| number(text).filter(|level| *level < 8))
         .ok_or_else(|| format!("{text:?} is no level; write one of {}, or 0 to 7", LEVELS.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_as_short_as_they_can_be() {
+        for text in [
+            "10.0.0.1",
+            "0.0.0.0/0",
+            "10.0.0.0/31",
+            "255.255.255.255",
+            "::/0",
+            "2001:db8::/32",
+            "::1",
+            "10.0.0.1-10.0.0.2",
+        ] {
+            assert_eq!(show_addresses(&addresses(text).unwrap()), text);
+        }
+        for (text, shown) in [("10.0.0.0-10.0.0.255", "10.0.0.0/24"), ("10.0.0.1/32", "10.0.0.1"), ("::-::1", "::/127")]
+        {
+            assert_eq!(show_addresses(&addresses(text).unwrap()), shown);
+        }
+        for text in [
+            "",
+            "10",
+            "10.0.0.1-",
+            "-",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.1-10.0.0.2-10.0.0.3",
+            "fe80::1%eth0",
+            "::ffff:0:0/96",
+        ] {
+            assert!(addresses(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn elements_are_read_as_they_are_shown() {
+        let dimensions = [Dimension::Address, Dimension::Port, Dimension::Address];
+        for text in [
+            "10.0.0.1,tcp:80,10.0.0.0/8",
+            "::1,80-90,::/0",
+            "10.0.0.1,icmp:3/0-3/255,10.0.0.2",
+            "10.0.0.1,200:1,10.0.0.2",
+        ] {
+            assert_eq!(show_element(&element(text, &dimensions).unwrap()), text);
+        }
+        let loose = element(" 10.0.0.1 , 6:80 , 10.0.0.2 ", &dimensions).unwrap();
+        assert_eq!(show_element(&loose), "10.0.0.1,tcp:80,10.0.0.2");
+        for text in [
+            "10.0.0.1,tcp:80",
+            "10.0.0.1,tcp:,10.0.0.2",
+            "10.0.0.1,icmp:9/0-8/0,10.0.0.2",
+            "10.0.0.1,+80,10.0.0.2",
+            ",,",
+        ] {
+            assert!(element(text, &dimensions).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn protocols_by_name_and_number() {
+        for (text, number, shown) in
+            [("tcp", 6, "tcp"), ("UDP", 17, "udp"), ("ipv6-icmp", 58, "icmpv6"), ("200", 200, "200")]
+        {
+            assert_eq!(protocol(text).unwrap(), number);
+            assert_eq!(show_protocol(number), shown);
+        }
+        assert!((0..=255).all(|number| protocol(&show_protocol(number)) == Ok(number)));
+        assert!(protocol("256").is_err() && protocol("-1").is_err() && protocol("").is_err());
+    }
+}

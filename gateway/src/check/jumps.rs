@@ -46,12 +46,16 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The jumps of a chain for a family: the rule's index and the chain where it leads.
+    /// The jumps of a chain for a family: the rule's index and the chain where it leads. None leads to a hook's own.
     fn jumps(&self, chain: usize, family: Family) -> impl Iterator<Item = (usize, usize)> {
-        self.ruleset.chains[chain].rules.iter().enumerate().filter_map(move |(index, rule)| match &rule.action {
-            Action::Jump(name) | Action::Goto(name) => Some((index, *self.chains.get(&(name.as_str(), family))?)),
+        let chains = &self.ruleset.chains;
+        let leads = move |action: &Action| match action {
+            Action::Jump(name) | Action::Goto(name) => {
+                self.chains.get(&(name.as_str(), family)).copied().filter(|target| chains[*target].hook.is_none())
+            }
             _ => None,
-        })
+        };
+        chains[chain].rules.iter().enumerate().filter_map(move |(index, rule)| Some((index, leads(&rule.action)?)))
     }
 
     fn reach(&mut self, family: Family, hook: Hook, bit: u8) {

@@ -27,7 +27,7 @@ pub(super) fn check(ruleset: &Ruleset, graph: &Graph<'_>, problems: &mut Problem
             checked.matches();
             checked.interfaces(graph, at);
             checked.meaning();
-            checked.limit();
+            checked.limit_and_log();
             if let Some(name) = &rule.name {
                 super::check_name(name, &rule.origin, &object(), problems);
                 if let Some(first) = names.insert(name, rule) {
@@ -241,7 +241,10 @@ impl Checked<'_> {
         }
     }
 
-    fn limit(&mut self) {
+    fn limit_and_log(&mut self) {
+        if self.rule.log.as_ref().and_then(|log| log.level).is_some_and(|level| level > 7) {
+            self.error("log.level", "a level is 0 to 7; write one of these, or its name");
+        }
         let Some(limit) = self.rule.limit else { return };
         if limit.packets == 0 || limit.burst == 0 {
             let text = "a limit of 0 lets no packet meet the rule; write at least 1, or take the rule out";

@@ -34,7 +34,10 @@ pub(super) struct Loader {
     /// The files that are being read, each included by the one before.
     open: Vec<PathBuf>,
     done: HashSet<PathBuf>,
+    /// How many bytes were read.
     bytes: u64,
+    /// Where the first file is.
+    directory: PathBuf,
 }
 
 impl Loader {
@@ -46,12 +49,14 @@ impl Loader {
             open: Vec::new(),
             done: HashSet::new(),
             bytes: 0,
+            directory: PathBuf::new(),
         }
     }
 
     /// Reads a file and checks what is in it.
     pub(super) fn file(mut self, path: &Path) -> (Ruleset, Vec<Problem>) {
         let origin = Origin { file: path.to_string_lossy().into(), line: 0 };
+        self.directory = directory_of(path).to_owned();
         self.load(path, &origin, "");
         self.checked()
     }
@@ -60,7 +65,8 @@ impl Loader {
     pub(super) fn text(mut self, name: &str, text: &str) -> (Ruleset, Vec<Problem>) {
         let path = Path::new(name);
         self.open.push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
-        self.documents(&name.into(), path.parent().unwrap_or(Path::new("")), text);
+        self.directory = directory_of(path).to_owned();
+        self.documents(&name.into(), directory_of(path), text);
         self.checked()
     }
 
@@ -100,7 +106,7 @@ impl Loader {
         match self.contents(path) {
             Ok(text) => {
                 self.open.push(canonical);
-                self.documents(&path.to_string_lossy().into(), path.parent().unwrap_or(Path::new("")), &text);
+                self.documents(&path.to_string_lossy().into(), directory_of(path), &text);
                 self.open.pop();
             }
             Err(reason) => self.problems.error(origin, "", field, reason),
@@ -246,14 +252,17 @@ impl Loader {
             (Some(node), None) => {
                 let name = at.value("file", node, rule::word)?;
                 let origin = at.origin(node.line);
-                match self.contents(&directory.join(&name)) {
+                let path = directory.join(name);
+                match self.contents(&path) {
                     Ok(text) => {
-                        let path: Arc<str> = directory.join(&name).to_string_lossy().into();
-                        set.elements = self.elements(&path, &object, &set.dimensions, &text);
+                        let file: Arc<str> = path.to_string_lossy().into();
+                        set.elements = self.elements(&file, &object, &set.dimensions, &text);
                     }
                     Err(reason) => self.problems.error(&origin, &object, "file", reason),
                 }
-                set.file = Some(name);
+                // The name is relative to the file it stands in; the rule set's, to the first file.
+                let file = path.strip_prefix(&self.directory).unwrap_or(&path);
+                set.file = Some(file.to_string_lossy().into_owned());
             }
         }
         Some(set)
@@ -341,6 +350,10 @@ impl Loader {
         // A rule with errors keeps its place, so that others keep theirs, and says nothing that would be an error again.
         Rule { matches: Vec::new(), limit: None, action: Action::Continue, ..rule }
     }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 fn family(text: &str, _: Kind) -> Result<Family, String> {

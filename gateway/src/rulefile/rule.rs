@@ -128,6 +128,7 @@ pub(super) fn read(at: &mut At<'_>, families: Families, node: &Node<'_>) -> Rule
     let origin = at.origin(node.line);
     let (limit, log, action) = (None, None, Action::Continue);
     let mut rule = Rule { name: None, comment: None, origin, matches: Vec::new(), limit, log, action };
+    let before = at.problems.errors();
     let Some(entries) = at.map("", node, &RULE_KEYS) else { return rule };
     // What ICMP's names mean is known when all matches are.
     let mut icmp = Vec::new();
@@ -142,7 +143,8 @@ pub(super) fn read(at: &mut At<'_>, families: Families, node: &Node<'_>) -> Rule
             key => rule.matches.extend(a_match(at, key, key, value, rule.matches.len(), &mut icmp)),
         }
     }
-    if !entries.iter().any(|(key, _)| key.text == "action") {
+    // A rule with other errors may have its action under a key that is not known.
+    if at.problems.errors() == before && !entries.iter().any(|(key, _)| key.text == "action") {
         at.error(node.line, "action", "it is missing; write allow, drop, reject, continue, return, or a jump");
     }
     let context = values::Context::of(families, &rule.matches);
@@ -288,8 +290,11 @@ fn limit_of(at: &mut At<'_>, node: &Node<'_>) -> Option<Limit> {
         match &*key.text {
             "rate" => rate = Some(at.value("limit.rate", node, |text, _| values::rate(text))?),
             "burst" => {
-                let error = |text: &str| format!("{text:?} is no number of packets; write one from 1");
-                burst = at.value("limit.burst", node, |text, _| text.parse().map_err(|_| error(text)))?;
+                let burst_of = |text: &str, kind| match text.parse() {
+                    Ok(burst) if kind == Kind::Number => Ok(burst),
+                    _ => Err(format!("{text:?} is no number of packets; write one from 1")),
+                };
+                burst = at.value("limit.burst", node, burst_of)?;
             }
             _ => {}
         }

@@ -4,6 +4,7 @@ mod arbitrary;
 mod errors;
 mod files;
 mod schema;
+mod warnings;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -135,7 +135,7 @@ fn action() -> impl Strategy<Value = Action> {
 fn rule() -> impl Strategy<Value = Rule> {
     let matches = vec((any::<bool>(), test()).prop_map(|(negated, test)| Match { negated, test }), 0..6);
     let per = select(&[Per::Second, Per::Minute, Per::Hour, Per::Day][..]);
-    let limit = (1.., per, 1..).prop_map(|(packets, per, burst)| Limit { packets, per, burst });
+    let limit = (1u32.., per, 1u32..).prop_map(|(packets, per, burst)| Limit { packets, per, burst });
     let log = (prop_oneof![Just(String::new()), any::<String>()], option::of(0..8u8));
     let log = log.prop_map(|(prefix, level)| Log { prefix, level });
     (option::of(name()), option::of(any::<String>()), matches, option::of(limit), option::of(log), action()).prop_map(
