@@ -148,7 +148,9 @@ pub(crate) fn every_address(family: Family) -> Addresses {
 
 /// Those of these addresses that are of the family.
 pub(crate) fn addresses_of(ranges: &[RangeInclusive<Address>], family: Family) -> Option<Addresses> {
-    let spans = ranges.iter().filter(|range| range.start() <= range.end());
+    // A range means addresses of its first one's family, even where the other family's lie within.
+    let of_family = |range: &&RangeInclusive<Address>| Family::of(*range.start()) == family;
+    let spans = ranges.iter().filter(|range| range.start() <= range.end()).filter(of_family);
     let spans: Vec<_> =
         spans.map(|range| Span { first: range.start().to_bits(), last: range.end().to_bits() }).collect();
     let all = Addresses::of(spans)?;
