@@ -10,6 +10,7 @@
 //! A [`model::Ruleset`] keeps chains, jumps and named sets as they were written, so that every rule has its place, its
 //! comment and its counter. [`judge`] says what it means.
 
+pub mod equivalence;
 pub mod flat;
 pub mod judge;
 pub mod model;

@@ -12,6 +12,6 @@ mod ranges;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cube::ends_of;
 pub use cube::{Addresses, Cube, Flags, PortSet, Protocols};
+pub(crate) use cube::{ends_of, every_address, icmp};
 pub use ranges::{Number, Ranges, Span};

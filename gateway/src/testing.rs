@@ -109,7 +109,10 @@ fn set(random: &mut Random, dimensions: &[Dimension]) -> Set {
             })
             .collect()
     };
-    let (members, exceptions) = (elements(random, 6), elements(random, 3));
+    let (members, mut exceptions) = (elements(random, 6), elements(random, 3));
+    if let Some(first) = members.first().filter(|_| random.one_in(3)) {
+        exceptions.push(first.clone());
+    }
     Set { dimensions: dimensions.to_vec(), elements: members, exceptions, file: None, origin: origin(1) }
 }
 
@@ -117,7 +120,7 @@ pub(crate) fn origin(line: u32) -> Origin {
     Origin { file: "test.rules".into(), line }
 }
 
-fn test(random: &mut Random, sets: &BTreeMap<String, Set>, full: bool) -> Test {
+pub(crate) fn test(random: &mut Random, sets: &BTreeMap<String, Set>, full: bool) -> Test {
     let family = random.pick(&Family::BOTH);
     match random.below(if full { 14 } else { 11 }) {
         0 | 1 => Test::Source(some(random, 2, |random| addresses(random, family))),

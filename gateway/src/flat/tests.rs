@@ -158,6 +158,40 @@ fn returns_of_one_dimension_cost_nothing() {
 }
 
 #[test]
+fn who_left_a_chain_before_a_count_is_not_counted() {
+    let first = dataplane::address::Address::v4([10, 0, 0, 1]);
+    let from = Test::Source(vec![first..=first]);
+    let inner = vec![
+        rule(2, vec![from], Action::Return),
+        rule(3, vec![], Action::Continue),
+        rule(4, vec![port(80)], Action::Drop),
+    ];
+    let jump = rule(1, vec![], Action::Jump("inner".into()));
+    for (chains, inner) in [
+        (vec![chain("forward", Some(Policy::Allow), vec![jump]), chain("inner", None, inner.clone())], 1),
+        (vec![chain("forward", Some(Policy::Allow), inner)], 0),
+    ] {
+        let list = forward(&Ruleset { chains, ..Ruleset::default() }).expect("it is short");
+        let packet = |source: u8| Header {
+            input: Some("eth0"),
+            output: Some("eth1"),
+            source: dataplane::address::Address::v4([10, 0, 0, source]),
+            destination: first,
+            protocol: 17,
+            source_port: 1,
+            destination_port: 81,
+            tcp_flags: 0,
+            state: States::NEW,
+        };
+        let met = |source: u8| {
+            let outcome = list.judge(&packet(source)).expect("the last rule means everything");
+            list.resolve(outcome, &mut |_, _| true).expect("it is the list's").met
+        };
+        assert_eq!((met(1), met(2)), (vec![], vec![RuleAt { chain: inner, rule: 1 }]));
+    }
+}
+
+#[test]
 fn a_set_is_one_rule() {
     let addresses =
         (0..100_000_u32).map(|number| dataplane::address::Address::v4((number * 2).to_be_bytes())).map(|one| one..=one);
