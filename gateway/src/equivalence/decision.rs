@@ -41,6 +41,14 @@ impl Decision {
         }
     }
 
+    /// Does not tell of a limit whose answer makes no difference.
+    fn forget(&mut self, asked: usize) {
+        match self {
+            Decision::Leaf(leaf) => drop(leaf.tokens.remove(asked)),
+            Decision::Limit { token, none, .. } => [token, none].into_iter().for_each(|branch| branch.forget(asked)),
+        }
+    }
+
     fn same(&self, other: &Decision) -> bool {
         match (self, other) {
             (Decision::Leaf(one), Decision::Leaf(other)) => one.verdict == other.verdict,
@@ -75,6 +83,11 @@ fn explore(ruleset: &Ruleset, hook: Hook, packet: &Header<'_>, answers: &mut Vec
         answers.pop();
         decision
     };
-    let (none, token) = (branch(false), branch(true));
-    if none.same(&token) { none } else { Decision::Limit { limit, token: token.into(), none: none.into() } }
+    let (mut none, token) = (branch(false), branch(true));
+    if none.same(&token) {
+        none.forget(answers.len());
+        none
+    } else {
+        Decision::Limit { limit, token: token.into(), none: none.into() }
+    }
 }

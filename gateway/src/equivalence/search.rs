@@ -21,7 +21,7 @@ use super::{Comparison, views};
 const MAX_REMEMBERED: usize = 1 << 26;
 
 /// Lists longer than this are first rid of what has no packet in common with the few entries that matter.
-const LONG: usize = 64;
+const LONG: usize = 16;
 const FEW: usize = 8;
 
 pub(super) struct Search<'r> {

@@ -24,15 +24,19 @@ impl Boundaries {
             all.addresses.insert(bits);
         }
         for ruleset in rulesets {
-            let sets = ruleset.sets.values().flat_map(|set| set.elements.iter().chain(&set.exceptions)).flatten();
+            let rules = || ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.matches);
+            let named = |name: &String| {
+                rules().any(|test| matches!(&test.test, Test::Set { name: looked_at, .. } if looked_at == name))
+            };
+            let sets = ruleset.sets.iter().filter(|(name, _)| named(name)).map(|(_, set)| set);
+            let sets = sets.flat_map(|set| set.elements.iter().chain(&set.exceptions)).flatten();
             for part in sets {
                 match part {
                     Part::Addresses(range) => all.addresses(range.start(), range.end()),
                     Part::Ports(_, range) => all.ports(*range.start(), *range.end()),
                 }
             }
-            let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
-            for test in rules.flat_map(|rule| &rule.matches) {
+            for test in rules() {
                 match &test.test {
                     Test::Source(ranges) | Test::Destination(ranges) => {
                         ranges.iter().for_each(|range| all.addresses(range.start(), range.end()));
@@ -125,12 +129,13 @@ fn brute_force(a: &Ruleset, b: &Ruleset, hooks: &[Hook], interfaces: &[&str]) ->
     pairs
 }
 
+/// The pairs of a comparison's packets at the forward hook.
 fn told(comparison: &Comparison) -> BTreeSet<Pair> {
     let pair = |difference: &Difference| {
         let Difference { packet, a, b } = difference;
         (Family::of(packet.destination), packet.hook, a.rule, b.rule)
     };
-    comparison.differences.iter().map(pair).collect()
+    comparison.differences.iter().map(pair).filter(|(_, hook, ..)| *hook == Hook::Forward).collect()
 }
 
 /// Another rule set that has much in common with this one.
@@ -170,7 +175,7 @@ fn all_packets_are_compared() {
     let seed = testing::seed();
     let mut random = Random::new(seed);
     let mut equal = 0;
-    for round in 0..120 {
+    for round in 0..60 {
         let world = World { chains: round % 3, rules: 3, views: false, limits: false };
         let mut a = testing::ruleset(&mut random, world);
         // One set of several parts is enough for few classes.
@@ -179,11 +184,11 @@ fn all_packets_are_compared() {
         let context = format!("PENSTOCK_SEED={seed}, round {round}: {a:#?}\n{b:#?}");
         let comparison = compare(&a, &b, &Options::default()).expect("small rule sets are flat");
         assert!(comparison.undecided.is_empty() && !comparison.more, "{comparison:#?} {context}");
-        let expected = brute_force(&a, &b, &Hook::ALL, &["eth0"]);
+        let expected = brute_force(&a, &b, &[Hook::Forward], &["eth0"]);
         equal += usize::from(expected.is_empty());
         assert_eq!(told(&comparison), expected, "{context}");
     }
-    assert!((10..110).contains(&equal), "{equal} equal ones of 120 say little");
+    assert!((5..55).contains(&equal), "{equal} equal ones of 60 say little");
 }
 
 #[test]
@@ -193,7 +198,7 @@ fn interfaces_states_and_limits_are_compared() {
     for round in 0..40 {
         let world = World { chains: 1, rules: 2, views: true, limits: true };
         let mut a = testing::ruleset(&mut random, world);
-        a.sets.clear();
+        a.sets.retain(|name, _| name == "set0");
         let b = changed(&mut random, &a);
         let context = format!("PENSTOCK_SEED={seed}, round {round}: {a:#?}\n{b:#?}");
         let comparison = compare(&a, &b, &Options::default()).expect("small rule sets are flat");
@@ -301,6 +306,11 @@ fn limits_are_atoms() {
     assert_eq!(answer(vec![logging, limited(3, Action::Allow)], vec![limited(3, Action::Allow)]), Answer::Equal);
     assert_eq!(answer(vec![limited(3, Action::Allow)], vec![limited(4, Action::Allow)]), Answer::Different);
     assert_eq!(answer(vec![limited(3, Action::Drop)], vec![]), Answer::Equal);
+    let both = [forward(vec![limited(3, Action::Allow)]), forward(vec![limited(3, Action::Continue)])];
+    let comparison = compare(&both[0], &both[1], &Options::default()).expect("they are flat");
+    let line = comparison.differences[0].to_string();
+    let allows = "A allows (test.rules:1: in chain forward, with a token of 3/second burst 5)";
+    assert!(line.ends_with(&format!("{allows}, B drops (policy of forward)")), "{line}");
     assert_eq!(answer(vec![limited(3, Action::Allow)], vec![]), Answer::Different);
 }
 

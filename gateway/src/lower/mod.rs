@@ -46,8 +46,8 @@ pub struct Lowered {
     limiters: HashMap<RuleAt, (Limit, Arc<Limiter>)>,
     /// All lists, each once.
     lists: Vec<Listed>,
-    /// Sets of which no element can come or go by itself.
-    fixed: BTreeSet<String>,
+    /// Sets of which elements of this family can come and go by themselves.
+    loose: BTreeSet<(String, Family)>,
 }
 
 /// Why a rule set can't be told the engine.
@@ -103,8 +103,8 @@ impl Lowered {
         for (name, [egress, ingress]) in &self.wires {
             wires.insert(name.clone(), [rules(egress)?, rules(ingress)?]);
         }
-        let (counters, fixed) = (Arc::clone(&self.counters), self.fixed.clone());
-        Some(Lowered { wires, numbers: self.numbers.clone(), counters, limiters: self.limiters.clone(), lists, fixed })
+        let (counters, loose) = (Arc::clone(&self.counters), self.loose.clone());
+        Some(Lowered { wires, numbers: self.numbers.clone(), counters, limiters: self.limiters.clone(), lists, loose })
     }
 
     /// The rule, or the hook's chain whose policy it was, of a number that the engine told.
@@ -138,6 +138,7 @@ pub fn lower(
     let limiters = limiters(ruleset, &numbers, before);
     let flatteners = [Flattener::new(ruleset, Family::V4)?, Flattener::new(ruleset, Family::V6)?];
     let mut lowering = Lowering {
+        ruleset,
         flatteners,
         numbers: &numbers,
         limiters: &limiters,
@@ -157,8 +158,8 @@ pub fn lower(
         }
     }
     let Lowering { lists, uses, .. } = lowering;
-    let (lists, fixed) = (lists.0.into_values().collect(), uses.finish());
-    Ok(Lowered { wires, counters: Arc::clone(&counters), limiters: limiters.clone(), numbers, lists, fixed })
+    let (lists, loose) = (lists.0.into_values().collect(), uses.finish());
+    Ok(Lowered { wires, counters: Arc::clone(&counters), limiters: limiters.clone(), numbers, lists, loose })
 }
 
 /// Counters for all numbers, which go on where those before are.
@@ -208,6 +209,7 @@ fn limiters(
 struct Shared(HashMap<Vec<ListRule>, Listed>);
 
 struct Lowering<'a> {
+    ruleset: &'a Ruleset,
     flatteners: [Flattener<'a>; 2],
     numbers: &'a Numbers,
     limiters: &'a HashMap<RuleAt, (Limit, Arc<Limiter>)>,
@@ -270,7 +272,9 @@ impl Lowering<'_> {
                     let (action, number) = decided[of.outcome as usize];
                     of.rule(action, number)
                 }));
-                self.uses.note(&list, family, &rules, from, |at| self.numbers.rule(at), &mut segments);
+                let number = |at| self.numbers.rule(at);
+                let may_meet = |at| part.may_meet(self.ruleset, state, at);
+                self.uses.note(&list, family, &rules, from, number, may_meet, &mut segments);
             }
         }
         Ok((rules, segments))

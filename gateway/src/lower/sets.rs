@@ -15,7 +15,7 @@ use dataplane::rules::list::{AddressRange, Edit, ListRule, RuleList};
 use super::Lowered;
 use crate::flat::FlatList;
 use crate::judge::RuleAt;
-use crate::model::{Action, Dimension, End, Family, Part, Ruleset, Set, Test};
+use crate::model::{Action, Dimension, End, Family, Match, Part, Ruleset, Set, Test};
 use crate::space::addresses_of;
 
 /// Fewer elements are worked out anew: they may come to one range, which hides other rules.
@@ -56,15 +56,34 @@ pub(super) struct Listed {
 impl Uses {
     pub(super) fn new(ruleset: &Ruleset) -> Uses {
         let mut uses = Uses::default();
+        let narrow_jumps = ruleset.chains.iter().flat_map(|chain| &chain.rules).any(|rule| {
+            let jumps = matches!(rule.action, Action::Jump(_) | Action::Goto(_));
+            let of_addresses =
+                |of: &Match| matches!(of.test, Test::Source(_) | Test::Destination(_) | Test::Set { .. });
+            jumps && rule.matches.iter().any(of_addresses)
+        });
         for (chain, rules) in ruleset.chains.iter().enumerate() {
             for (rule, of) in rules.rules.iter().enumerate() {
                 let decides = matches!(of.action, Action::Allow | Action::Drop | Action::Reject(_));
                 let plain = decides && of.limit.is_none() && of.log.is_none();
+                // Who comes here by a jump that looks at addresses is one of a few already.
+                let is_all = rules.hook.is_some() || !narrow_jumps;
                 for test in &of.matches {
                     let Test::Set { name, ends } = &test.test else { continue };
                     let is_large = ruleset.sets.get(name).is_some_and(is_large);
+                    let narrows = |end: End, other: &Match| match other.test {
+                        Test::Source(_) => end == End::Source,
+                        Test::Destination(_) => end == End::Destination,
+                        _ => false,
+                    };
                     match ends[..] {
-                        [end] if plain && is_large && !test.negated => {
+                        [end]
+                            if plain
+                                && is_large
+                                && is_all
+                                && !test.negated
+                                && !of.matches.iter().any(|other| narrows(end, other)) =>
+                        {
                             // Two sets in one rule: neither alone says what it means of an end, unless they are of different ends.
                             let before = uses.rules.insert(RuleAt { chain, rule }, (name.clone(), end));
                             uses.others.extend(before.map(|(name, _)| name));
@@ -93,12 +112,22 @@ impl Uses {
         rules: &[ListRule],
         from: usize,
         number: impl Fn(RuleAt) -> Option<RuleId>,
+        may_meet: impl Fn(RuleAt) -> bool,
         segments: &mut Vec<Segment>,
     ) {
         for (at, (name, end)) in &self.rules {
             let is_of = |outcome: u32| list.outcomes.get(outcome as usize).is_some_and(|of| of.rule == Some(*at));
             let mut flat = list.rules.iter().filter(|rule| is_of(rule.outcome));
-            let Some(first) = flat.next() else { continue };
+            let Some(first) = flat.next() else {
+                // Without a box there may be one for the next element, unless an earlier rule decides everything, or the rule means no
+                // packet of this list.
+                let last = list.rules.last().and_then(|rule| list.outcomes.get(rule.outcome as usize)?.rule);
+                let is_behind = last.is_some_and(|last| last.chain == at.chain && last.rule < at.rule);
+                if !is_behind && may_meet(*at) && self.addresses.contains_key(&(name.clone(), family)) {
+                    self.others.insert(name.clone());
+                }
+                continue;
+            };
             let cube = match end {
                 End::Source => &first.cube.source,
                 End::Destination => &first.cube.destination,
@@ -125,9 +154,10 @@ impl Uses {
         }
     }
 
-    /// Sets whose elements can't come and go by themselves.
-    pub(super) fn finish(self) -> BTreeSet<String> {
-        self.others
+    /// Sets whose elements of a family can come and go by themselves.
+    pub(super) fn finish(self) -> BTreeSet<(String, Family)> {
+        let Uses { addresses, others, .. } = self;
+        addresses.into_keys().filter(|(name, _)| !others.contains(name)).collect()
     }
 }
 
@@ -152,7 +182,9 @@ impl Lowered {
         remove: &[RangeInclusive<Address>],
     ) -> Option<Lowered> {
         let set = after.sets.get(name).filter(|set| is_large(set))?;
-        if self.fixed.contains(name) {
+        let is_loose =
+            |range: &RangeInclusive<Address>| self.loose.contains(&(name.to_owned(), Family::of(*range.start())));
+        if !add.iter().chain(remove).all(is_loose) {
             return None;
         }
         let mut lists = Vec::with_capacity(self.lists.len());

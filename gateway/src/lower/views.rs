@@ -9,8 +9,8 @@ use dataplane::rules::AddressSet;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::flat::{FlatBox, FlatList, FlatRule, Outcome, View};
-use crate::judge::Verdict;
-use crate::model::{Family, Hook, Ruleset, States};
+use crate::judge::{Header, RuleAt, Verdict};
+use crate::model::{Family, Hook, Ruleset, States, Test};
 use crate::placement::Placement;
 use crate::space::{Addresses, Cube, addresses_of};
 
@@ -30,6 +30,29 @@ impl Part<'_> {
     pub(super) fn view(&self, state: States) -> Option<View<'_>> {
         let (hook, input, output) = self.hook?;
         Some(View { family: self.family, hook, input, output, state, within: Some(self.within.clone()) })
+    }
+
+    /// Whether a rule may mean some of its packets, as far as interfaces and states go.
+    pub(super) fn may_meet(&self, ruleset: &Ruleset, state: States, at: RuleAt) -> bool {
+        let Some((_, input, output)) = self.hook else { return false };
+        let nobody = Address::default();
+        let packet = Header {
+            input,
+            output,
+            source: nobody,
+            destination: nobody,
+            protocol: 0,
+            source_port: 0,
+            destination_port: 0,
+            tcp_flags: 0,
+            state,
+        };
+        let rule = ruleset.chains.get(at.chain).and_then(|chain| chain.rules.get(at.rule));
+        rule.is_some_and(|rule| {
+            let mut of_view =
+                rule.matches.iter().filter(|of| matches!(of.test, Test::In(_) | Test::Out(_) | Test::State(_)));
+            of_view.all(|test| ruleset.matches(test, &packet))
+        })
     }
 
     /// All of its packets as boxes.
