@@ -292,6 +292,50 @@ fn a_counter_example_is_one_line() {
 }
 
 #[test]
+fn every_pair_of_rules_has_its_packet() {
+    let a = many(600);
+    let mut b = a.clone();
+    let mut broad = rule(1, tcp(22..=40).into(), Action::Drop);
+    b.chains[0].rules.insert(0, broad.clone());
+    let count = |a: &Ruleset, b: &Ruleset| compare(a, b, &Options::default()).expect("they are flat").differences.len();
+    // Of the nineteen rules about these ports, thirteen allow.
+    assert_eq!(count(&a, &b), 13);
+    broad.action = Action::Allow;
+    b.chains[0].rules.remove(0);
+    b.chains[0].rules.push(broad);
+    assert_eq!(count(&a, &b), 1);
+    let alike = |action: Action| {
+        let to = |third| Test::Destination(vec![net(third, 24)]);
+        let rules = (0..10).map(|third| rule(1, tcp(80..=80).into_iter().chain([to(third)]).collect(), action.clone()));
+        forward(rules.collect())
+    };
+    assert_eq!(count(&alike(Action::Allow), &alike(Action::Reject(RejectWith::TcpReset))), 10);
+}
+
+#[test]
+fn a_sets_exception_counts() {
+    let mut a = forward(vec![rule(
+        1,
+        vec![Test::Set { name: "some".into(), ends: vec![crate::model::End::Source] }],
+        Action::Allow,
+    )]);
+    let some = crate::model::Set {
+        dimensions: vec![crate::model::Dimension::Address],
+        elements: vec![vec![Part::Addresses(net(0, 16))]],
+        exceptions: vec![],
+        file: None,
+        origin: testing::origin(1),
+    };
+    a.sets.insert("some".into(), some);
+    let mut b = a.clone();
+    let set = b.sets.get_mut("some").expect("it has just been put there");
+    set.exceptions.push(vec![Part::Addresses(net(3, 24))]);
+    let comparison = compare(&a, &b, &Options::default()).expect("they are flat");
+    assert_eq!(comparison.differences.len(), 1);
+    assert_eq!(comparison.differences[0].packet.source, Address::v4([10, 1, 3, 1]));
+}
+
+#[test]
 fn limits_are_atoms() {
     let limited = |packets, action| {
         let mut rule = rule(1, vec![], action);
