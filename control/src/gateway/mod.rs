@@ -239,8 +239,10 @@ impl Gateway {
 
     fn plan_for(&self, ruleset: Ruleset, version: Option<u32>, flows: &[FlowNow]) -> Result<Plan, Refused> {
         let before = lock(&self.state).in_force.clone();
-        let known = (&*before.rules.ruleset(), &*before.rules.lowered());
-        let lowered = lower(&ruleset, &self.placements, self.workers, Some(known));
+        let lowered = {
+            let (written, known) = (before.rules.ruleset(), before.rules.lowered());
+            lower(&ruleset, &self.placements, self.workers, Some((&written, &known)))
+        };
         let rules = Rules::new(ruleset, lowered.map_err(|error| Refused::Input(error.to_string()))?);
         let mut plan = plan::compare(&before.rules, &rules, flows);
         let mut state = lock(&self.state);
