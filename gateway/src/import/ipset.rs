@@ -100,7 +100,7 @@ impl Importer<'_> {
         }
         if of.dimensions.is_empty() {
             let text = format!(
-                "type {} can't be expressed: its elements are of addresses and ports alone in none of its parts",
+                "type {} can't be expressed: sets here are of addresses, protocols and ports; take its rules out, or give --lenient",
                 of.kind
             );
             fail(&of.origin, text);

@@ -189,8 +189,8 @@ fn sets_are_taken_over() {
         assert_eq!(passes(&ruleset, &packet), expected, "{rule}");
     }
     for (set, reason) in [
-        ("macs", "sets:12: set macs: type hash:mac can't be expressed"),
-        ("short", "sets:15: set short: 10.0.0.5 has a timeout"),
+        ("macs", "sets:11: set macs: type hash:mac can't be expressed"),
+        ("short", "sets:14: set short: 10.0.0.5 has a timeout"),
         ("gone", "sets: rules name the set gone, which is not there"),
     ] {
         let errors = import(&dump(&[&format!("-m set --match-set {set} src -j ACCEPT")]), &with(false)).unwrap_err();

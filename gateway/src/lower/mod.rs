@@ -27,7 +27,7 @@ use crate::model::{Family, Limit, Ruleset, States};
 use crate::placement::Placement;
 use course::Courses;
 use numbers::Numbers;
-use sets::{Listed, Segment, Uses};
+use sets::{Listed, Segment, Uses, Written};
 use views::{Part, parts};
 
 /// The most boxes that a list may have: some hundreds of megabytes.
@@ -274,7 +274,8 @@ impl Lowering<'_> {
                 }));
                 let number = |at| self.numbers.rule(at);
                 let may_meet = |at| part.may_meet(self.ruleset, state, at);
-                self.uses.note(&list, family, &rules, from, number, may_meet, &mut segments);
+                let written = Written { list: &list, family, rules: &rules, from };
+                self.uses.note(&written, number, may_meet, &mut segments);
             }
         }
         Ok((rules, segments))

@@ -31,6 +31,14 @@ pub(super) struct Uses {
     addresses: HashMap<(String, Family), crate::space::Addresses>,
 }
 
+/// A list of rules, and the boxes that it has become, from `from` on.
+pub(super) struct Written<'a> {
+    pub(super) list: &'a FlatList,
+    pub(super) family: Family,
+    pub(super) rules: &'a [ListRule],
+    pub(super) from: usize,
+}
+
 /// The boxes of a rule that names a set, in a list.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -105,17 +113,15 @@ impl Uses {
         uses
     }
 
-    /// Notes the boxes of sets in a part of a list that has been written from `from` on.
+    /// Notes the boxes of sets in a part of a list.
     pub(super) fn note(
         &mut self,
-        list: &FlatList,
-        family: Family,
-        rules: &[ListRule],
-        from: usize,
+        part: &Written<'_>,
         number: impl Fn(RuleAt) -> Option<RuleId>,
         may_meet: impl Fn(RuleAt) -> bool,
         segments: &mut Vec<Segment>,
     ) {
+        let Written { list, family, rules, from } = *part;
         for (at, (name, end)) in &self.rules {
             let is_of = |outcome: u32| list.outcomes.get(outcome as usize).is_some_and(|of| of.rule == Some(*at));
             let mut flat = list.rules.iter().filter(|rule| is_of(rule.outcome));

@@ -33,10 +33,8 @@ impl Checker<'_> {
     ) -> Result<Option<GatewayConfig>, ConfigError> {
         let is_gateway = wires.iter().any(|wire| matches!(wire.occupant, Occupant::Gateway(_)));
         let Some(rules) = file.rules.take() else {
-            for (field, there) in [("state", file.state.is_some()), ("socket", file.socket.is_some())] {
-                if there {
-                    return Err(self.error(field, "it goes with rules; name a rule file, or leave it away"));
-                }
+            if let Some(field) = first(&[("state", file.state.is_some()), ("socket", file.socket.is_some())]) {
+                return Err(self.error(field, "it goes with rules; name a rule file, or leave it away"));
             }
             if is_gateway {
                 let reason = "a wire has a placement and there are no rules for it; name a rule file";
@@ -64,10 +62,10 @@ impl Checker<'_> {
         let ports = [("inside", &wire.inside), ("outside", &wire.outside)];
         let host_only = [("host", wire.host.is_some()), ("forward", wire.forward.is_some())];
         let Some(place) = wire.placement else {
-            for (part, _) in host_only.into_iter().filter(|(_, there)| *there) {
+            if let Some(part) = first(&host_only) {
                 return fail(part, "it goes with `placement: hostInside`; add that, or leave it away");
             }
-            for (side, _) in ports.into_iter().filter(|(_, port)| port.known_as.is_some()) {
+            if let Some((side, _)) = ports.into_iter().find(|(_, port)| port.known_as.is_some()) {
                 return fail(&format!("{side}.as"), "it goes with a placement; add one, or leave it away");
             }
             return Ok(None);
@@ -78,13 +76,13 @@ impl Checker<'_> {
             ("endpoint", wire.endpoint.is_some()),
             ("traffic", wire.traffic.is_some()),
         ];
-        for (part, _) in others.into_iter().filter(|(_, there)| *there) {
+        if let Some(part) = first(&others) {
             return fail(part, "the rules decide for a wire with a placement; leave it away");
         }
         let name = |port: &file::Port| port.known_as.clone().unwrap_or_else(|| port.interface.clone());
         match place {
             Place::Transparent => {
-                for (part, _) in host_only.into_iter().filter(|(_, there)| *there) {
+                if let Some(part) = first(&host_only) {
                     return fail(
                         part,
                         "a transparent wire has no host inside; leave it away, or write `placement: hostInside`",
@@ -125,6 +123,11 @@ impl Checker<'_> {
         };
         addresses.iter().enumerate().map(parse).collect()
     }
+}
+
+/// The first of the parts that is there.
+fn first(parts: &[(&'static str, bool)]) -> Option<&'static str> {
+    parts.iter().find(|(_, there)| *there).map(|(part, _)| *part)
 }
 
 impl GatewayConfig {
