@@ -27,7 +27,7 @@ fn pod_wire() -> String {
 fn the_example_is_valid_and_says_what_its_comments_say() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/penstock.example.yaml");
     let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.policy, path.parent().unwrap().join("examples/world"));
+    assert_eq!(config.policy, Some(path.parent().unwrap().join("examples/world")));
     let kinds: Vec<_> = config.wires.iter().map(|wire| (wire.inside.kind, wire.outside.kind)).collect();
     assert!(kinds.contains(&(PortKind::AfPacket, PortKind::AfPacket)));
     assert!(config.wires.iter().any(|wire| wire.occupant.pod().is_some()));
@@ -42,7 +42,7 @@ fn the_example_is_valid_and_says_what_its_comments_say() {
 #[test]
 fn what_is_left_away_has_a_default() {
     let config = parse(&with_wire(&pod_wire(), "")).unwrap();
-    assert_eq!(config.policy, Path::new("/etc/penstock/policies"), "relative to the file");
+    assert_eq!(config.policy, Some(Path::new("/etc/penstock/policies").to_owned()), "relative to the file");
     assert_eq!(config.workers, [None]);
     assert_eq!(config.flows, FLOWS);
     assert_eq!(config.metrics, METRICS_ADDRESS.parse().ok());
