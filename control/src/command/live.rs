@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::exit::Failure;
+use crate::gateway;
 use crate::node::api::{DEFAULT_SOCKET, Request};
 use crate::policy::cluster::Cluster;
 use crate::policy::manifest;
@@ -20,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Where the daemon listens.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct SocketArgs {
-    /// The socket of this node's daemon
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// The socket of the daemon; a node's or a gateway's usual one if left away
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 /// The lines of an answer.
@@ -37,7 +38,13 @@ impl SocketArgs {
     /// When nobody answers there.
     pub(super) fn ask(&self, request: &Request, goes_on: bool) -> Result<Answers, Failure> {
         // What is followed may be silent for long.
-        ask(&self.socket, request, (!goes_on).then_some(PATIENCE))
+        ask(self.path(), request, (!goes_on).then_some(PATIENCE))
+    }
+
+    fn path(&self) -> &Path {
+        let usual = [DEFAULT_SOCKET, gateway::api::DEFAULT_SOCKET].map(Path::new);
+        let there = usual.into_iter().find(|path| path.exists());
+        self.socket.as_deref().or(there).unwrap_or(Path::new(DEFAULT_SOCKET))
     }
 
     /// The objects by which the node judges.
@@ -47,7 +54,7 @@ impl SocketArgs {
     pub(super) fn cluster(&self) -> Result<Cluster, Failure> {
         let objects: Vec<Value> = self.ask(&Request::Objects, false)?.collect::<Result<_, _>>()?;
         let text: Vec<String> = objects.iter().map(Value::to_string).collect();
-        let loaded = manifest::load_text(&self.socket.display().to_string(), &text.join("\n---\n"));
+        let loaded = manifest::load_text(&self.path().display().to_string(), &text.join("\n---\n"));
         loaded.map(|loaded| loaded.cluster).map_err(Failure::system)
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct PoliciesArgs {
     output: Output,
 }
 
-/// Lists the live connections of this node's pods
+/// Lists the live connections of this node's pods, or of a gateway's wires
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct FlowsArgs {
     #[command(flatten)]

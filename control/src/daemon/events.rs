@@ -37,7 +37,7 @@ impl Heard for Workers {
     }
 
     fn names(&self, about: &About) -> Names {
-        let About { wire, direction, judged, tuple, generation, .. } = *about;
+        let About { wire, direction, judged, tuple, rule, generation, .. } = *about;
         let policy = self.daemon.in_force(generation);
         let found = self.daemon.wires().into_iter().find(|known| known.id == wire);
         let peer = tuple.zip(policy.as_ref()).map(|(tuple, policy)| policy.owner(peer_of(direction, &tuple)));
@@ -46,6 +46,7 @@ impl Heard for Workers {
             pod: found.and_then(|wire| wire.config.occupant.pod().map(str::to_owned)),
             peer: peer.unwrap_or_default(),
             behind: None,
+            rule: rule.zip(self.daemon.gateway.as_ref()).and_then(|(rule, gateway)| gateway.name_of(rule)),
             policies: policy.zip(judged).map(|(policy, judged)| policy.policies(wire, judged)).unwrap_or_default(),
         }
     }

@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ::gateway::model::Ruleset;
 use clap::Args;
 use dataplane::flow::{FlowConfig, MidStream as EngineMidStream};
 use dataplane::guard::Endpoint;
 use dataplane::worker::Pinning;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tracing::level_filters::LevelFilter;
@@ -45,6 +47,8 @@ use crate::process::{self, Settings};
 pub mod config;
 mod events;
 mod gateway;
+mod host;
+pub(crate) mod interfaces;
 mod metrics;
 mod peer;
 mod preflight;
@@ -79,13 +83,13 @@ pub fn run(args: &RunArgs) -> CommandResult {
     let loaded = running::load(&config, &Cluster::new()).map_err(Failure::BadInput)?;
     let addresses = running::addresses(&config, &loaded.cluster).map_err(Failure::BadInput)?;
     let rules = config.gateway.as_ref().map(crate::gateway::load).transpose().map_err(Failure::BadInput)?;
+    let warnings = rules.iter().flat_map(|(ruleset, _)| ruleset.check()).map(|problem| problem.to_string());
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).chain(warnings).collect();
     if args.check {
-        return checked(&config, &loaded);
+        return checked(&config, &loaded, rules.as_ref().map(|(ruleset, _)| ruleset), &warnings);
     }
-    let rules_warnings = rules.iter().flat_map(|(ruleset, _)| ruleset.check());
-    let rules_warnings: Vec<String> = rules_warnings.map(|problem| problem.to_string()).collect();
     let _level_stays = start_log(&config);
-    for warning in loaded.warnings.iter().map(ToString::to_string).chain(rules_warnings) {
+    for warning in warnings {
         warn!("{warning}");
     }
     preflight::check(&config).map_err(Failure::System)?;
@@ -122,12 +126,14 @@ fn run_node(args: &RunArgs, config: &Config, node: &NodeConfig) -> CommandResult
 }
 
 /// What `--check` says.
-fn checked(config: &Config, loaded: &Loaded) -> CommandResult {
-    for warning in &loaded.warnings {
+fn checked(config: &Config, loaded: &Loaded, ruleset: Option<&Ruleset>, warnings: &[String]) -> CommandResult {
+    for warning in warnings {
         eprintln!("penstock: warning: {warning}");
     }
     let (wires, policies) = (config.wires.len(), loaded.cluster.policies().count());
-    println!("{}: valid: {wires} wires, {policies} policies", config.file.display());
+    let rules = ruleset.map(|ruleset| ruleset.chains.iter().map(|chain| chain.rules.len()).sum::<usize>());
+    let rules = rules.map(|rules| format!(", {rules} rules")).unwrap_or_default();
+    println!("{}: valid: {wires} wires, {policies} policies{rules}", config.file.display());
     Ok(Outcome::Done)
 }
 
@@ -191,7 +197,9 @@ async fn serve(prepared: Prepared) -> CommandResult {
         return Err(Failure::System(reason));
     }
     info!(generation = daemon.enforcer.generation().0, wires = daemon.config.wires.len(), "ready");
+    tell_manager(&[NotifyState::Ready]);
     attend(&daemon, signals, watch).await;
+    tell_manager(&[NotifyState::Stopping]);
     if let Some(server) = server {
         server.abort();
     }
@@ -199,6 +207,13 @@ async fn serve(prepared: Prepared) -> CommandResult {
     daemon.close();
     drop(events);
     Ok(Outcome::Done)
+}
+
+/// Tells who manages services (sd_notify(3)), if it asked for that.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("the service manager can't be told how penstock is ({error})");
+    }
 }
 
 struct Signals {

@@ -1,19 +1,23 @@
 //! The daemon while it runs: its wires, the policy in force, and what changes either.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ::gateway::placement::Placement;
 use dataplane::address::Address;
 use dataplane::guard::{Endpoint, Permissions};
 use dataplane::packet::Direction;
+use dataplane::port::tap::TapOptions;
 use dataplane::port::{PortKind, PortSpec};
 use dataplane::rules::{Action, Chain, Policy, Tier, WireId, WireRules};
 use dataplane::stats::WireStats;
 use tracing::{error, info, warn};
 
 use super::config::{Config, Occupant, PortConfig, Traffic, WireConfig};
+use super::host::{self, Nic};
 use super::metrics::Counts;
 use super::peer;
 use super::preflight::{self, Interface};
@@ -179,7 +183,9 @@ fn interfaces(wire: &WireConfig) -> [Option<Option<Interface>>; 2] {
     [&wire.inside, &wire.outside].map(|port| preflight::interface(port).ok())
 }
 
-fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> WireSpec {
+/// # Errors
+/// When an interface does not tell what a port has to be like.
+fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> Result<WireSpec, String> {
     let port = |port: &PortConfig| {
         let mut spec = PortSpec::new(port.kind, port.interface.clone());
         spec.namespace.clone_from(&port.namespace);
@@ -189,8 +195,12 @@ fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> WireSpec {
         spec
     };
     let permissions = if endpoint.is_some() { Permissions::POD } else { Permissions::GATEWAY };
-    let (inside, outside) = (port(&wire.inside), port(&wire.outside));
-    WireSpec { name: wire.name.clone(), inside, outside, endpoint, permissions, tracking: wire.tracking }
+    let (mut inside, outside) = (port(&wire.inside), port(&wire.outside));
+    if let Occupant::Gateway(Placement::HostInside { .. }) = wire.occupant {
+        let Nic { mac, mtu } = host::nic(&wire.outside)?;
+        inside.options.tap = TapOptions { mac, mtu, persistent: true, ..TapOptions::default() };
+    }
+    Ok(WireSpec { name: wire.name.clone(), inside, outside, endpoint, permissions, tracking: wire.tracking })
 }
 
 /// The rules of a wire that no policy selects.
@@ -239,7 +249,11 @@ impl Daemon {
     }
 
     fn attach(&self, wire: &WireConfig, endpoint: Option<Endpoint>) -> Result<(WireId, Arc<WireStats>), EnforcerError> {
-        let id = self.enforcer.attach(&spec(wire, endpoint))?;
+        let fail = |reason: String| EnforcerError::Wire { wire: wire.name.clone(), source: io::Error::other(reason) };
+        let id = self.enforcer.attach(&spec(wire, endpoint).map_err(fail)?)?;
+        if let Occupant::Gateway(Placement::HostInside { addresses, .. }) = &wire.occupant {
+            host::give(&wire.inside, addresses).map_err(fail).inspect_err(|_| _ = self.enforcer.detach(id))?;
+        }
         let running = self.enforcer.wires().remove(&id);
         for warning in running.iter().flat_map(|running| &running.warnings) {
             warn!(wire = wire.name, "{warning}");
@@ -419,7 +433,7 @@ impl Daemon {
 
     /// Takes note of a port that is gone.
     pub(super) fn port_lost(&self, id: WireId, side: Direction, errno: i32) {
-        let reason = std::io::Error::from_raw_os_error(errno).to_string();
+        let reason = io::Error::from_raw_os_error(errno).to_string();
         self.lose(id, side, &reason);
     }
 

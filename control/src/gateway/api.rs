@@ -47,7 +47,11 @@ pub enum Request {
         save: bool,
     },
     /// A [`crate::node::api::Flow`] for each live flow.
-    Flows,
+    Flows {
+        /// Go on: only a node's daemon does.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// What a change of the rules would do.

@@ -21,12 +21,13 @@ use ::gateway::model::Ruleset;
 use ::gateway::placement::Placement;
 use ::gateway::rulefile;
 use dataplane::packet::Direction;
-use dataplane::rules::Policy;
+use dataplane::rules::{Policy, RuleId};
 use tracing::{info, warn};
 
 use self::api::{Applied, Changed, Plan, RuleLine, VersionLine};
 use self::versions::{Version, Versions};
 use crate::daemon::config::{Config, GatewayConfig, Occupant};
+use crate::observe::drops::RuleName;
 
 pub(crate) use plan::FlowNow;
 pub(crate) use serve::{Serving, start};
@@ -355,6 +356,11 @@ impl Gateway {
         self.versions.confirm(unconfirmed.version).map_err(Refused::system)?;
         info!(version = unconfirmed.version, "rules confirmed");
         Ok(Applied { version: unconfirmed.version, unconfirmed: None, took: 0 })
+    }
+
+    /// What a rule is called that the engine tells of.
+    pub(crate) fn name_of(&self, number: RuleId) -> Option<RuleName> {
+        plan::name_of(&self.rules(), number)
     }
 
     /// The rules in force, each with what it has met.

@@ -1,19 +1,21 @@
 //! What a change of the rules will do, told before it is done: kinds of packets that are decided otherwise, and flows that are cut.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 
 use ::gateway::equivalence::{self, Options};
 use ::gateway::judge::{RuleAt, Verdict};
+use ::gateway::lower::Whose;
 use ::gateway::model::Policy as HookPolicy;
 use ::gateway::rulefile;
 use dataplane::classify::stateful::StatefulTable;
 use dataplane::packet::{Direction, Tuple};
 use dataplane::rules::stateful::{ConnectionState, RuleHits};
-use dataplane::rules::{Action, Query};
+use dataplane::rules::{Action, Query, RuleId};
 
 use super::Rules;
 use super::api::{Plan, RuleLine};
-use crate::observe::drops::Clocks;
+use crate::observe::drops::{Clocks, RuleName};
 
 /// The most kinds of packets, and flows, that a plan lists of each sort.
 const LISTED: usize = 100;
@@ -73,8 +75,38 @@ fn cut(after: &Rules, flows: &[FlowNow]) -> (Vec<String>, u64) {
         !matches!(decision.action, Action::Allow | Action::Pass)
     };
     let cut: Vec<&FlowNow> = flows.iter().filter(is_cut).collect();
-    let line = |flow: &&FlowNow| format!("{} {} {:?}", flow.wire, flow.direction.name(), flow.tuple);
+    let line = |flow: &&FlowNow| {
+        let Tuple { source, destination, protocol, source_port, destination_port } = flow.tuple;
+        let end = |address, port| match (IpAddr::from(address), protocol.has_ports()) {
+            (address, true) => SocketAddr::new(address, port).to_string(),
+            (address, false) => address.to_string(),
+        };
+        format!("{}: {protocol} from {} to {}", flow.wire, end(source, source_port), end(destination, destination_port))
+    };
     (cut.iter().take(LISTED).map(line).collect(), cut.len() as u64)
+}
+
+/// The rule, or the policy, that the engine knows by a number.
+pub(super) fn name_of(rules: &Rules, number: RuleId) -> Option<RuleName> {
+    let whose = rules.lowered().whose(number)?;
+    let ruleset = rules.ruleset();
+    match whose {
+        Whose::Policy(chain) => {
+            let chain = ruleset.chains.get(chain?)?;
+            Some(RuleName { rule: format!("{} policy", chain.name), ..RuleName::default() })
+        }
+        Whose::Rule(RuleAt { chain, rule: at }) => {
+            let chain = ruleset.chains.get(chain)?;
+            let rule = chain.rules.get(at)?;
+            let name = rule.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+            let log = rule.log.as_ref();
+            Some(RuleName {
+                rule: format!("{} {}{name}", chain.name, at + 1),
+                prefix: log.map(|log| log.prefix.clone()).filter(|prefix| !prefix.is_empty()),
+                level: log.and_then(|log| log.level),
+            })
+        }
+    }
 }
 
 /// All rules, chain by chain, with what they have met.

@@ -86,7 +86,10 @@ fn answer<T: Serving>(daemon: &Arc<T>, request: Request) -> Result<Vec<serde_jso
         Request::Rules => all(&gateway.rule_lines()),
         Request::Versions => all(&gateway.version_lines()?),
         Request::Set { name, add, remove, save } => one(gateway.change_set(&name, &add, &remove, save, &**daemon)?),
-        Request::Flows => all(&daemon.flow_lines().map_err(Refused::System)?),
+        Request::Flows { follow: true } => {
+            Err(Refused::Input("a gateway's flows can't be followed; leave --follow away".to_owned()))
+        }
+        Request::Flows { follow: false } => all(&daemon.flow_lines().map_err(Refused::System)?),
     }
 }
 

@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 
 use ::gateway::placement::Placement;
-use futures::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
 
 use crate::daemon::config::{Config, Occupant, PortConfig};
+use crate::daemon::interfaces::{self, ask};
 
 /// Refuses a gateway's wires over interfaces that have addresses of the host.
 ///
@@ -59,17 +59,11 @@ fn refusal(config: &Config, field: &str, port: &PortConfig, addresses: &[IpAddr]
 
 /// The addresses that others can reach the host by on an interface; none where there is no such interface.
 fn addresses(interface: &str) -> Result<Vec<IpAddr>, String> {
-    let fail = |error: &dyn std::fmt::Display| format!("the addresses of {interface} can't be read ({error})");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| fail(&error))?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| fail(&error))?;
-        let driver = tokio::spawn(connection);
-        let link = handle.link().get().match_name(interface.to_owned()).execute().try_next().await;
+    let read = ask(None, async |handle| {
         // That it is not there is said elsewhere.
-        let Ok(Some(link)) = link else { return Ok(Vec::new()) };
-        let mut messages = handle.address().get().set_link_index_filter(link.header.index).execute();
-        let mut addresses = Vec::new();
-        while let Some(message) = messages.try_next().await.map_err(|error| fail(&error))? {
+        let Some(index) = interfaces::index(handle, interface).await else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for message in interfaces::addresses(handle, index).await? {
             if message.header.scope == AddressScope::Link || message.header.scope == AddressScope::Host {
                 continue;
             }
@@ -81,9 +75,9 @@ fn addresses(interface: &str) -> Result<Vec<IpAddr>, String> {
                 AddressAttribute::Address(address) => Some(*address),
                 _ => None,
             });
-            addresses.extend(local.or(any));
+            found.extend(local.or(any));
         }
-        driver.abort();
-        Ok(addresses)
-    })
+        Ok(found)
+    });
+    read.map_err(|reason| format!("the addresses of {interface} can't be read ({reason})"))
 }

@@ -115,6 +115,7 @@ impl Heard for OfNode {
                 peer,
                 behind: tuple.and_then(|tuple| core.behind(direction, &tuple, judged_as)),
                 policies: judged.map(|judged| core.isolating(wire, judged)).unwrap_or_default(),
+                rule: None,
             }
         });
         answer.unwrap_or_else(|| Names { wire: format!("number {}", wire.0), ..Names::default() })

@@ -64,6 +64,19 @@ pub(crate) struct Names {
     pub(crate) policies: Vec<String>,
     /// Who is behind the far end, if its address was, or will be, rewritten.
     pub(crate) behind: Option<Behind>,
+    /// The gateway's rule that decided, or that wants the line.
+    pub(crate) rule: Option<RuleName>,
+}
+
+/// A gateway's rule, as its lines name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuleName {
+    /// Its chain, its number there and its name; or the chain's policy.
+    pub(crate) rule: String,
+    /// What the rule wants its lines to begin with.
+    pub(crate) prefix: Option<String>,
+    /// The severity that it wants of them, as syslog counts: 0 to 7.
+    pub(crate) level: Option<u8>,
 }
 
 /// Who is behind an address that is rewritten on the other side of the wire.
@@ -150,6 +163,12 @@ struct Line<'a> {
     explanation: Option<&'static str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     policies: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<u8>,
     generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
@@ -204,8 +223,8 @@ pub(crate) fn peer_of(direction: Direction, tuple: &Tuple) -> IpAddr {
 
 /// Whether policy is the reason, so that a reader wants to know which.
 pub(crate) fn is_policy(reason: DropReason) -> bool {
-    use DropReason::{AskDenied, FlowCut, OtherNode, PolicyDenied, ServiceDenied, ServiceMixed};
-    matches!(reason, PolicyDenied | FlowCut | AskDenied | OtherNode | ServiceDenied | ServiceMixed)
+    use DropReason::{AskDenied, FlowCut, OtherNode, PolicyDenied, PolicyRejected, ServiceDenied, ServiceMixed};
+    matches!(reason, PolicyDenied | PolicyRejected | FlowCut | AskDenied | OtherNode | ServiceDenied | ServiceMixed)
 }
 
 /// What goes into a line.
@@ -249,6 +268,7 @@ impl Record<'_> {
             Owner::Node(node) => (None, Some(node.as_str())),
         };
         let behind = names.behind.as_ref();
+        let wanted = names.rule.as_ref().filter(|_| matches!(self, Record::Verdict(_)));
         let rewritten_from_pod = behind.and_then(|behind| match &behind.owner {
             Owner::Pod(pod) => Some(pod.as_str()),
             _ => None,
@@ -269,6 +289,10 @@ impl Record<'_> {
             reason: reason.map(DropReason::label),
             explanation: reason.map(DropReason::explanation),
             policies: &names.policies,
+            rule: names.rule.as_ref().map(|rule| rule.rule.as_str()),
+            // A drop is told whatever the rule wants of its own lines.
+            prefix: wanted.and_then(|rule| rule.prefix.as_deref()),
+            level: wanted.and_then(|rule| rule.level),
             generation,
             length,
             suppressed,
@@ -395,6 +419,7 @@ mod tests {
     fn names() -> Names {
         Names {
             behind: None,
+            rule: None,
             wire: "web".to_owned(),
             pod: Some("default/web".to_owned()),
             peer: Owner::Pod("default/client".to_owned()),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use dataplane::address::Address;
 use dataplane::event::{Dropped, Event, Logged};
 use dataplane::packet::{Direction, Tuple};
-use dataplane::rules::WireId;
+use dataplane::rules::{RuleId, WireId};
 use tracing::warn;
 
 use super::drops::{Clocks, DropLog, Names, Record, TokenBucket, is_policy};
@@ -64,6 +64,8 @@ pub(crate) struct About {
     pub(crate) tuple: Option<Tuple>,
     /// The far end that it was judged as, and the port, if that is not what the frame shows.
     pub(crate) judged_as: Option<(Address, u16)>,
+    /// The rule that decided, or that wants the line.
+    pub(crate) rule: Option<RuleId>,
     /// The policy generation that it was judged by.
     pub(crate) generation: u64,
 }
@@ -168,15 +170,15 @@ impl<H: Heard> Listener<H> {
         for event in &taken {
             let result = match event {
                 Event::Dropped(dropped) => {
-                    let Dropped { wire, direction, tuple, judged_as, generation, .. } = *dropped;
+                    let Dropped { wire, direction, tuple, judged_as, rule, generation, .. } = *dropped;
                     let judged = is_policy(dropped.reason).then_some(dropped.judged);
-                    let about = About { wire, direction, judged, tuple, judged_as, generation };
+                    let about = About { wire, direction, judged, tuple, judged_as, rule, generation };
                     self.record(Record::Dropped(dropped), &clocks, &about)
                 }
                 Event::Logged(logged) => {
-                    let Logged { wire, direction, tuple, generation, .. } = *logged;
+                    let Logged { wire, direction, tuple, rule, generation, .. } = *logged;
                     let (judged, tuple, judged_as) = (Some(direction), Some(tuple), None);
-                    let about = About { wire, direction, judged, tuple, judged_as, generation };
+                    let about = About { wire, direction, judged, tuple, judged_as, rule, generation };
                     self.record(Record::Verdict(logged), &clocks, &about)
                 }
                 Event::PortLost { wire, side, errno } => {

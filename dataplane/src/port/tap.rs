@@ -26,11 +26,14 @@ pub struct TapOptions {
     pub mac: Option<MacAddress>,
     /// Whether the device is switched on at once. Frames are lost until it is.
     pub up: bool,
+    /// Whether the device outlives the port, with its addresses and routes, and one that is there and that nobody uses is taken.
+    /// Otherwise it goes with the port, and a name that is taken is refused.
+    pub persistent: bool,
 }
 
 impl Default for TapOptions {
     fn default() -> Self {
-        TapOptions { mtu: 1500, mac: None, up: true }
+        TapOptions { mtu: 1500, mac: None, up: true, persistent: false }
     }
 }
 
@@ -69,7 +72,7 @@ impl Tap {
         link::check_name(device)?;
         let file = Self::open_file(device, kind)?;
         let fail = |action| move |source| PortError::of(device, action, source);
-        Self::attach(&file, device, kind)?;
+        Self::attach(&file, device, kind, options.persistent)?;
         let link = Link::open(device, "its namespace")?;
         offload(&file, true, true).map_err(fail("setting the offloads"))?;
         link.set_mtu(options.mtu).map_err(fail("setting the MTU"))?;
@@ -115,14 +118,15 @@ impl Tap {
     }
 
     /// Makes the device (`TUNSETIFF`). `IFF_TUN_EXCL`: a name that is taken must not be joined.
-    fn attach(file: &File, device: &str, kind: PortKind) -> Result<(), PortError> {
+    fn attach(file: &File, device: &str, kind: PortKind, is_persistent: bool) -> Result<(), PortError> {
         let layer = if kind == PortKind::Tap { libc::IFF_TAP } else { libc::IFF_TUN };
+        let exclusive = if is_persistent { 0 } else { libc::IFF_TUN_EXCL };
         let mut request = link::request(device);
-        request.ifr_ifru.ifru_flags = (layer | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL) as i16;
+        request.ifr_ifru.ifru_flags = (layer | libc::IFF_NO_PI | libc::IFF_VNET_HDR | exclusive) as i16;
         // SAFETY: TUNSETIFF takes an ifreq, which `request` is for as long as the call lasts.
         let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &mut request) };
         if result == 0 {
-            return Ok(());
+            return if is_persistent { Self::keep(file, device) } else { Ok(()) };
         }
         let source = io::Error::last_os_error();
         Err(match source.raw_os_error() {
@@ -133,6 +137,16 @@ impl Tap {
             }
             _ => PortError::of(device, "making the device", source),
         })
+    }
+
+    /// Lets the device outlive its descriptor.
+    fn keep(file: &File, device: &str) -> Result<(), PortError> {
+        // SAFETY: TUNSETPERSIST takes a number, no pointer.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETPERSIST as _, 1) };
+        if result == 0 {
+            return Ok(());
+        }
+        Err(PortError::of(device, "keeping the device", io::Error::last_os_error()))
     }
 
     /// What an error of the descriptor means: `Ok` when the port lives on.

@@ -102,12 +102,12 @@ fn what_serde_refuses_names_file_line_field_and_reason() {
     for (text, expected) in [
         (
             String::new(),
-            "{file}: policy: it is missing; write policy and wires, or `kubernetes: {}` for a node of a cluster",
+            "{file}: policy: it is missing; write policy and wires, rules and wires for a gateway, or `kubernetes: {}` for a node of a cluster",
         ),
         ("wires: [".to_owned(), "{file}:1: wires: unclosed bracket '['"),
         (
             "wires: []".to_owned(),
-            "{file}: policy: it is missing; write policy and wires, or `kubernetes: {}` for a node of a cluster",
+            "{file}: policy: it is missing; write policy and wires, rules and wires for a gateway, or `kubernetes: {}` for a node of a cluster",
         ),
         ("policy: a\npolicy: b\nwires: []".to_owned(), "{file}:2: duplicate mapping key: policy"),
         (
