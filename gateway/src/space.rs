@@ -13,5 +13,5 @@ mod ranges;
 mod tests;
 
 pub use cube::{Addresses, Cube, Flags, PortSet, Protocols};
-pub(crate) use cube::{addresses_of, ends_of, every_address, icmp};
+pub(crate) use cube::{addresses_of, ends_of, every_address, icmp, ports_of};
 pub use ranges::{Number, Ranges, Span};

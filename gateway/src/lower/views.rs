@@ -12,7 +12,7 @@ use crate::flat::{FlatBox, FlatList, FlatRule, Outcome, View};
 use crate::judge::{Header, RuleAt, Verdict};
 use crate::model::{Family, Hook, Ruleset, States, Test};
 use crate::placement::Placement;
-use crate::space::{Addresses, Cube, addresses_of};
+use crate::space::{Addresses, Cube, Protocols, addresses_of, ports_of};
 
 /// Packets of a family that meet the rules at one hook, by the same interfaces. Parts stand in order: what an earlier one means, a later one
 /// does not.
@@ -91,8 +91,14 @@ pub(super) fn parts<'a>(
                 add(0, Some((Hook::Forward, Some(inside), Some(outside))), everything());
                 add(1, Some((Hook::Forward, Some(outside), Some(inside))), everything());
             }
-            Placement::HostInside { interface, forward, .. } => {
+            Placement::HostInside { interface, forward, dnat, .. } => {
                 let own = local(all);
+                for (protocol, ports) in dnat {
+                    let rewritten = narrowed(family, By::Destination, &own.receives)
+                        .and_then(|cube| cube.and_protocols(Protocols::of(&[*protocol])))
+                        .and_then(|cube| cube.and_destination_ports(ports_of(std::slice::from_ref(ports))));
+                    add(1, None, rewritten);
+                }
                 add(0, Some((Hook::Output, None, Some(interface))), narrowed(family, By::Source, &own.sends));
                 add(1, Some((Hook::Input, Some(interface), None)), narrowed(family, By::Destination, &own.receives));
                 if !forward {

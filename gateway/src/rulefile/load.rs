@@ -195,7 +195,12 @@ impl Loader {
             } else {
                 group.interfaces = at.many("", node, rule::word).unwrap_or_default();
             }
+            let same = |first: &Group| Group { origin: group.origin.clone(), ..first.clone() } == group;
             if let Some(first) = self.ruleset.groups.get(&*name.text) {
+                // Files of two families may each have what both of them need.
+                if first.origin.file != *file && same(first) {
+                    continue;
+                }
                 let text = format!("there is a group of this name at {} already; give one another name", first.origin);
                 self.at(file, format!("group {}", name.text)).error(name.line, "", text);
             } else {
@@ -207,10 +212,15 @@ impl Loader {
     fn sets(&mut self, file: &Arc<str>, directory: &Path, node: &Node<'_>) {
         for (name, node) in self.at(file, "").section("sets", node) {
             let object = format!("set {}", name.text);
+            let Some(set) = self.set(file, directory, object.clone(), name.line, node) else { continue };
+            let same = |first: &Set| Set { origin: set.origin.clone(), ..first.clone() } == set;
             if let Some(first) = self.ruleset.sets.get(&*name.text) {
+                if first.origin.file != *file && same(first) {
+                    continue;
+                }
                 let text = format!("there is a set of this name at {} already; give one another name", first.origin);
                 self.at(file, object).error(name.line, "", text);
-            } else if let Some(set) = self.set(file, directory, object, name.line, node) {
+            } else {
                 self.ruleset.sets.insert(name.text.to_string(), set);
             }
         }

@@ -118,6 +118,7 @@ pub(super) struct Wire {
     pub(super) placement: Option<Placement>,
     pub(super) host: Option<Vec<String>>,
     pub(super) forward: Option<bool>,
+    pub(super) dnat: Option<Vec<String>>,
     pub(super) inside: Port,
     pub(super) outside: Port,
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ::gateway::placement::Placement;
+use ::gateway::placement::{Placement, ports};
 use dataplane::port::PortKind;
 use ipnet::IpNet;
 
@@ -59,13 +59,14 @@ impl Checker<'_> {
     /// Where a wire stands, if it is a gateway's.
     pub(super) fn placement(&self, field: &str, wire: &file::Wire) -> Result<Option<Placement>, ConfigError> {
         let fail = |part: &str, reason: &str| Err(self.error(format!("{field}.{part}"), reason));
-        let ports = [("inside", &wire.inside), ("outside", &wire.outside)];
-        let host_only = [("host", wire.host.is_some()), ("forward", wire.forward.is_some())];
+        let both = [("inside", &wire.inside), ("outside", &wire.outside)];
+        let host_only =
+            [("host", wire.host.is_some()), ("forward", wire.forward.is_some()), ("dnat", wire.dnat.is_some())];
         let Some(place) = wire.placement else {
             if let Some(part) = first(&host_only) {
                 return fail(part, "it goes with `placement: hostInside`; add that, or leave it away");
             }
-            if let Some((side, _)) = ports.into_iter().find(|(_, port)| port.known_as.is_some()) {
+            if let Some((side, _)) = both.into_iter().find(|(_, port)| port.known_as.is_some()) {
                 return fail(&format!("{side}.as"), "it goes with a placement; add one, or leave it away");
             }
             return Ok(None);
@@ -103,7 +104,17 @@ impl Checker<'_> {
                 }
                 let addresses = self.host(field, wire.host.as_deref().unwrap_or_default())?;
                 let forward = wire.forward.unwrap_or(true);
-                Ok(Some(Placement::HostInside { interface: name(&wire.outside), addresses, forward }))
+                if forward && wire.dnat.is_some() {
+                    return fail(
+                        "dnat",
+                        "it goes with `forward: false`, for a wire on which the kernel has rewritten addresses",
+                    );
+                }
+                let parse = |(index, text): (usize, &String)| {
+                    ports(text).map_err(|reason| self.error(format!("{field}.dnat[{index}]"), reason))
+                };
+                let dnat = wire.dnat.iter().flatten().enumerate().map(parse).collect::<Result<_, _>>()?;
+                Ok(Some(Placement::HostInside { interface: name(&wire.outside), addresses, forward, dnat }))
             }
         }
     }
@@ -136,3 +147,6 @@ impl GatewayConfig {
         Path::new(&self.state).join("rules")
     }
 }
+
+#[cfg(test)]
+mod tests;

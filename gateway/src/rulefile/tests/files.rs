@@ -48,6 +48,27 @@ fn what_is_included_comes_first_and_once() {
 }
 
 #[test]
+fn files_may_have_the_same_groups_and_sets_but_no_others_of_their_name() {
+    let one = "family: ipv4\ngroups: {lan: [eth1]}\nsets: {s: [10.0.0.1, \"fd00::1\"]}\nforward: {policy: drop}\n";
+    let both = directory(&[
+        ("main.yaml", "include: [v4.yaml, v6.yaml]\n"),
+        ("v4.yaml", one),
+        ("v6.yaml", &one.replace("ipv4", "ipv6")),
+    ]);
+    let ruleset = read(&both.path().join("main.yaml")).unwrap_or_else(|problems| panic!("{:?}", sentences(&problems)));
+    assert_eq!((ruleset.groups.len(), ruleset.sets.len(), ruleset.chains.len()), (1, 1, 2));
+    fs::write(both.path().join("v6.yaml"), one.replace("ipv4", "ipv6").replace("eth1", "eth2").replace(".1", ".2"))
+        .unwrap();
+    assert_eq!(
+        complaints(both.path()),
+        [
+            "v6.yaml:2: group lan: there is a group of this name at v4.yaml:2 already; give one another name",
+            "v6.yaml:3: set s: there is a set of this name at v4.yaml:3 already; give one another name",
+        ]
+    );
+}
+
+#[test]
 fn a_set_with_a_file_of_its_own_is_written_in_two() {
     let directory = directory(&[
         ("main.yaml", "sets: {s: {of: [address, port], file: s.txt, except: [\"10.0.0.1,22\"]}}\n"),
