@@ -1,0 +1,7 @@
+//! A gateway with real iptables, real clients and servers, and then the same with Penstock in place of iptables.
+#![allow(missing_docs)]
+
+mod changes;
+mod refusals;
+mod site;
+mod traffic;
