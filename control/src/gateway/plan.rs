@@ -55,7 +55,7 @@ pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan 
             _ => &mut plan.refuses,
         };
         if list.len() < LISTED {
-            list.push(difference.to_string());
+            list.push(format!("{}: before {}, then {}", difference.packet, difference.a, difference.b));
         }
     }
     (plan.cuts, plan.cut) = cut(after, flows);

@@ -57,10 +57,12 @@ fn slow_download(site: &Site) -> Child {
     curl.args([
         "-s",
         "-f",
-        "-m",
-        "60",
+        "--speed-limit",
+        "1",
+        "--speed-time",
+        "3",
         "--limit-rate",
-        "50k",
+        "30k",
         "-o",
         "/dev/null",
         &format!("http://{}/file", SERVER[0]),
@@ -80,7 +82,7 @@ fn a_change_is_told_first_cuts_what_it_denies_and_goes_back() {
     let (plan, code) = told(&site, &["apply", "closed.yaml", "--dry-run"]);
     assert_eq!(code, 0, "{plan}");
     assert!(plan.contains("newly denied") && plan.contains("web") && !plan.contains("newly allowed"), "{plan}");
-    let flow = format!("tcp from {}:", CLIENT[0]);
+    let flow = format!("TCP from {}:", CLIENT[0]);
     assert!(plan.contains("live flows that will be cut") && plan.contains(&flow), "{plan}");
     assert!(is_open(&site), "a plan changes nothing");
 
@@ -140,7 +142,12 @@ fn an_admin_who_locks_himself_out_is_let_in_again() {
     let _daemon = site.daemon(None, &site.transparent("af_packet"));
     let mut far = site.inside(&site.server, "socat");
     let _far = Background(
-        far.args(["TCP6-LISTEN:2222,fork,reuseaddr,ipv6only=0", "EXEC:sh,pty,stderr,setsid,echo=0"]).spawn().unwrap(),
+        far.args(["TCP6-LISTEN:2222,fork,reuseaddr,ipv6only=0", "EXEC:sh,pty,stderr,setsid,echo=0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
     );
     let connect = || {
         let mut near = site.inside(&site.client, "socat");

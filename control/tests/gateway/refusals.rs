@@ -22,15 +22,15 @@ fn files_that_are_wrong_change_nothing() {
     let _daemon = site.daemon(None, &site.transparent("af_packet"));
     let running = site.tell(&["versions", "--socket", "gateway.sock"]);
     for (file, text, expected) in [
-        ("circle.yaml", "include: circle2.yaml\n", "circle.yaml:1: "),
-        ("set.yaml", "forward:\n  rules:\n  - {from: {set: gone}, action: drop}\n", "set.yaml:3: "),
+        ("circle.yaml", "include: circle2.yaml\n", ".yaml:1: include: "),
+        ("set.yaml", "forward:\n  policy: drop\n  rules:\n  - {from: {set: gone}, action: drop}\n", "set.yaml:4: "),
         (
             "twins.yaml",
-            "forward:\n  rules:\n  - {name: a, action: drop}\n  - {name: a, action: allow}\n",
-            "twins.yaml:4: ",
+            "forward:\n  policy: drop\n  rules:\n  - {name: a, action: drop}\n  - {name: a, action: allow}\n",
+            "twins.yaml:5: ",
         ),
         ("garbage.yaml", "forward: [\u{1}{{", "garbage.yaml:1"),
-        ("key.yaml", "forward:\n  rules:\n  - {acton: drop}\n", "key.yaml:3: "),
+        ("key.yaml", "forward:\n  policy: drop\n  rules:\n  - {acton: drop}\n", "key.yaml:4: "),
     ] {
         site.write("circle2.yaml", "include: circle.yaml\n");
         site.write(file, text);

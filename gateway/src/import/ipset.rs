@@ -34,16 +34,16 @@ fn dimensions(kind: &str) -> Option<Vec<Dimension>> {
 impl Importer<'_> {
     /// Takes over the sets that rules name.
     pub(super) fn take_sets(&mut self) {
-        let mut names: Vec<String> = self.sets.iter().cloned().collect();
-        names.sort();
+        let names: Vec<(String, Origin)> =
+            self.sets.iter().map(|(name, origin)| (name.clone(), origin.clone())).collect();
         let Some((file, text)) = &self.options.ipset else {
-            if let Some(name) = names.first() {
-                let origin = Origin { file: Arc::clone(&self.options.file), line: 0 };
-                let text = format!(
-                    "rules name {} sets ({name} is one): give what `ipset save` prints with --ipset",
-                    names.len()
-                );
-                self.errors.push(ImportError { origin, text });
+            if let Some((name, origin)) = names.iter().min_by_key(|(_, origin)| origin.line) {
+                let more = match names.len() {
+                    1 => String::new(),
+                    number => format!(", as others do {} more", number - 1),
+                };
+                let text = format!("this rule names the set {name}{more}: give what `ipset save` prints with --ipset");
+                self.errors.push(ImportError { origin: origin.clone(), text });
             }
             return;
         };
@@ -51,12 +51,12 @@ impl Importer<'_> {
             Ok(created) => created,
             Err(error) => return self.errors.push(error),
         };
-        for name in names {
+        for (name, origin) in names {
             match created.get(&name) {
                 None => {
-                    let origin = Origin { file: Arc::clone(file), line: 0 };
-                    let text =
-                        format!("rules name the set {name}, which is not there; save all sets with `ipset save`");
+                    let text = format!(
+                        "this rule names the set {name}, which is not in {file}; save all sets with `ipset save`"
+                    );
                     self.errors.push(ImportError { origin, text });
                 }
                 Some(_) => {

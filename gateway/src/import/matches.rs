@@ -172,7 +172,7 @@ impl Importer<'_> {
                     )),
                 };
                 let ends = list(&ends, end)?;
-                self.sets.insert(name.clone());
+                self.sets.entry(name.clone()).or_insert_with(|| reading.origin.clone());
                 reading.add(Test::Set { name, ends });
             }
             "--update-counters" | "--update-subcounters" => {

@@ -13,7 +13,7 @@ mod targets;
 mod tests;
 mod words;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ pub fn import(dump: &str, options: &Options) -> Result<Imported, Vec<ImportError
         options,
         marks: Marks::of(&tables),
         ruleset: Ruleset::default(),
-        sets: HashSet::new(),
+        sets: BTreeMap::new(),
         report: Report::default(),
         errors: Vec::new(),
     };
@@ -209,7 +209,7 @@ struct Importer<'a> {
     marks: Marks,
     ruleset: Ruleset,
     /// Sets that rules name.
-    sets: HashSet<String>,
+    sets: BTreeMap<String, Origin>,
     report: Report,
     errors: Vec<ImportError>,
 }

@@ -111,7 +111,7 @@ fn what_cannot_be_expressed_is_refused_with_its_line() {
         ("-s 10.0.0.0/255.0.255.0 -j ACCEPT", "dump:7: -s: 10.0.0.0/255.0.255.0 has a mask that is no prefix"),
         ("-m comment --comment \"cut", "dump:7: a quote does not end"),
         ("-p tcp --dport", "dump:7: the value of --dport is missing"),
-        ("-m set --match-set gone src -j DROP", "dump: rules name 1 sets (gone is one)"),
+        ("-m set --match-set gone src -j DROP", "dump:7: this rule names the set gone: give what"),
         ("-m addrtype --dst-type ANYCAST -j DROP", "dump:7: --dst-type ANYCAST: "),
     ] {
         let errors = import(&dump(&[rule]), &options(false)).unwrap_err();
@@ -191,7 +191,7 @@ fn sets_are_taken_over() {
     for (set, reason) in [
         ("macs", "sets:11: set macs: type hash:mac can't be expressed"),
         ("short", "sets:14: set short: 10.0.0.5 has a timeout"),
-        ("gone", "sets: rules name the set gone, which is not there"),
+        ("gone", "dump:7: this rule names the set gone, which is not in sets"),
     ] {
         let errors = import(&dump(&[&format!("-m set --match-set {set} src -j ACCEPT")]), &with(false)).unwrap_err();
         assert!(errors[0].to_string().starts_with(reason), "{}", errors[0]);
