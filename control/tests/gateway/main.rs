@@ -3,5 +3,6 @@
 
 mod changes;
 mod refusals;
+mod service;
 mod site;
 mod traffic;
