@@ -15,7 +15,7 @@ step documentation
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 step scripts
-for script in scripts/*.sh tests/cluster/*.sh deploy/kubectl-penstock .ci/run; do bash -n "$script"; done
+for script in scripts/*.sh tests/cluster/*.sh deploy/kubectl-penstock deploy/gateway/host-inside .ci/run; do bash -n "$script"; done
 
 if command -v cargo-deny >/dev/null; then
     step dependencies

@@ -51,7 +51,7 @@ fn check_capabilities(config: &Config) -> Result<(), String> {
     let held = held.effective;
     for wire in &config.wires {
         for port in [&wire.inside, &wire.outside] {
-            for (capability, name, purpose) in needs(port, matches!(wire.occupant, Occupant::Gateway(_))) {
+            for (capability, name, purpose) in needs(port, matches!(wire.occupant, Occupant::Gateway(..))) {
                 // CAP_SYS_ADMIN stands in for CAP_BPF, as it did before Linux 5.8.
                 let instead = capability == CapabilitySet::BPF && held.contains(CapabilitySet::SYS_ADMIN);
                 if !held.contains(capability) && !instead {

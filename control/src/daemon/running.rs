@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::gateway::placement::Placement;
 use dataplane::address::Address;
-use dataplane::guard::{Endpoint, Permissions};
+use dataplane::guard::{Endpoint, Permission, Permissions};
 use dataplane::packet::Direction;
 use dataplane::port::tap::TapOptions;
 use dataplane::port::{PortKind, PortSpec};
@@ -16,7 +16,7 @@ use dataplane::rules::{Action, Chain, Policy, Tier, WireId, WireRules};
 use dataplane::stats::WireStats;
 use tracing::{error, info, warn};
 
-use super::config::{Config, Occupant, PortConfig, Traffic, WireConfig};
+use super::config::{Config, NonIp, Occupant, PortConfig, Traffic, WireConfig};
 use super::host::{self, Nic};
 use super::metrics::Counts;
 use super::peer;
@@ -142,7 +142,7 @@ pub(super) fn load(config: &Config, before: &Cluster) -> Result<Loaded, String> 
 pub(super) fn addresses(config: &Config, cluster: &Cluster) -> Result<Vec<Option<Vec<Address>>>, String> {
     let all = |addresses: &[IpAddr]| Some(addresses.iter().copied().map(Address::from).collect());
     let of = |(index, wire): (usize, &WireConfig)| match &wire.occupant {
-        Occupant::Gateway(_) | Occupant::Subnet { .. } => Ok(None),
+        Occupant::Gateway(..) | Occupant::Subnet { .. } => Ok(None),
         Occupant::Endpoint { addresses, .. } => Ok(all(addresses)),
         Occupant::Pod { name, .. } => {
             let fail = |reason: &str| Err(format!("{}: wires[{index}].pod: {reason}", config.file.display()));
@@ -168,7 +168,7 @@ pub(super) fn endpoint(wire: &WireConfig, addresses: Option<Vec<Address>>) -> Re
     let Some(addresses) = addresses else { return Ok(None) };
     let given = match &wire.occupant {
         Occupant::Pod { mac, .. } | Occupant::Endpoint { mac, .. } => *mac,
-        Occupant::Gateway(_) | Occupant::Subnet { .. } => None,
+        Occupant::Gateway(..) | Occupant::Subnet { .. } => None,
     };
     let mac = match given {
         _ if wire.inside.kind == PortKind::Tun => None,
@@ -191,12 +191,16 @@ fn spec(wire: &WireConfig, endpoint: Option<Endpoint>) -> Result<WireSpec, Strin
         spec.namespace.clone_from(&port.namespace);
         spec.options.af_xdp.queue = port.queue;
         // A gateway's interfaces are the host's.
-        spec.options.af_packet.sole = matches!(wire.occupant, Occupant::Gateway(_));
+        spec.options.af_packet.sole = matches!(wire.occupant, Occupant::Gateway(..));
         spec
     };
-    let permissions = if endpoint.is_some() { Permissions::POD } else { Permissions::GATEWAY };
+    let permissions = match wire.occupant {
+        _ if endpoint.is_some() => Permissions::POD,
+        Occupant::Gateway(_, NonIp::Drop) => Permissions { non_ip: Permission::Refused, ..Permissions::GATEWAY },
+        _ => Permissions::GATEWAY,
+    };
     let (mut inside, outside) = (port(&wire.inside), port(&wire.outside));
-    if let Occupant::Gateway(Placement::HostInside { .. }) = wire.occupant {
+    if let Occupant::Gateway(Placement::HostInside { .. }, _) = wire.occupant {
         let Nic { mac, mtu } = host::nic(&wire.outside)?;
         inside.options.tap = TapOptions { mac, mtu, persistent: true, ..TapOptions::default() };
     }
@@ -251,7 +255,7 @@ impl Daemon {
     fn attach(&self, wire: &WireConfig, endpoint: Option<Endpoint>) -> Result<(WireId, Arc<WireStats>), EnforcerError> {
         let fail = |reason: String| EnforcerError::Wire { wire: wire.name.clone(), source: io::Error::other(reason) };
         let id = self.enforcer.attach(&spec(wire, endpoint).map_err(fail)?)?;
-        if let Occupant::Gateway(Placement::HostInside { addresses, .. }) = &wire.occupant {
+        if let Occupant::Gateway(Placement::HostInside { addresses, .. }, _) = &wire.occupant {
             host::give(&wire.inside, addresses).map_err(fail).inspect_err(|_| _ = self.enforcer.detach(id))?;
         }
         let running = self.enforcer.wires().remove(&id);
@@ -284,7 +288,7 @@ impl Daemon {
         // Told each time: they are few, and one that says the same as before changes nothing.
         change.wires.extend(wires.iter().filter_map(|wire| match &wire.config.occupant {
             Occupant::Pod { .. } => None,
-            Occupant::Gateway(_) => self.gateway_rules(wire),
+            Occupant::Gateway(..) => self.gateway_rules(wire),
             Occupant::Endpoint { traffic, .. } | Occupant::Subnet { traffic } => Some(unselected(wire.id, *traffic)),
         }));
         let published = self.enforcer.change(&change);

@@ -159,7 +159,7 @@ fn lines<T: ToString>(problems: &[T]) -> String {
 /// The gateway's wires in a configuration, by name.
 pub(crate) fn placements(config: &Config) -> BTreeMap<String, Placement> {
     let of = |wire: &crate::daemon::config::WireConfig| match &wire.occupant {
-        Occupant::Gateway(placement) => Some((wire.name.clone(), placement.clone())),
+        Occupant::Gateway(placement, _) => Some((wire.name.clone(), placement.clone())),
         _ => None,
     };
     config.wires.iter().filter_map(of).collect()

@@ -15,7 +15,7 @@ use crate::daemon::interfaces::{self, ask};
 /// In a sentence, with the file and, where it is found, the line.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     for (index, wire) in config.wires.iter().enumerate() {
-        let Occupant::Gateway(placement) = &wire.occupant else { continue };
+        let Occupant::Gateway(placement, _) = &wire.occupant else { continue };
         let outside = ("outside", &wire.outside);
         let ports = match placement {
             Placement::Transparent { .. } => vec![("inside", &wire.inside), outside],

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod changes;
+mod frames;
 mod refusals;
 mod service;
 mod site;

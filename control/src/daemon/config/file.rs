@@ -119,8 +119,20 @@ pub(super) struct Wire {
     pub(super) host: Option<Vec<String>>,
     pub(super) forward: Option<bool>,
     pub(super) dnat: Option<Vec<String>>,
+    pub(super) non_ip: Option<NonIp>,
     pub(super) inside: Port,
     pub(super) outside: Port,
+}
+
+/// What becomes of frames on a gateway's wire that are neither IP nor ARP: STP, LLDP, PPPoE and others. No rule can mean them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NonIp {
+    /// They pass, as they do by iptables.
+    #[default]
+    Pass,
+    /// They are dropped.
+    Drop,
 }
 
 /// Where a wire of a gateway stands.

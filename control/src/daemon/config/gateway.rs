@@ -31,7 +31,7 @@ impl Checker<'_> {
         file: &mut file::File,
         wires: &[WireConfig],
     ) -> Result<Option<GatewayConfig>, ConfigError> {
-        let is_gateway = wires.iter().any(|wire| matches!(wire.occupant, Occupant::Gateway(_)));
+        let is_gateway = wires.iter().any(|wire| matches!(wire.occupant, Occupant::Gateway(..)));
         let Some(rules) = file.rules.take() else {
             if let Some(field) = first(&[("state", file.state.is_some()), ("socket", file.socket.is_some())]) {
                 return Err(self.error(field, "it goes with rules; name a rule file, or leave it away"));
@@ -66,6 +66,9 @@ impl Checker<'_> {
             if let Some(part) = first(&host_only) {
                 return fail(part, "it goes with `placement: hostInside`; add that, or leave it away");
             }
+            if wire.non_ip.is_some() {
+                return fail("nonIp", "it goes with a placement; add one, or leave it away");
+            }
             if let Some((side, _)) = both.into_iter().find(|(_, port)| port.known_as.is_some()) {
                 return fail(&format!("{side}.as"), "it goes with a placement; add one, or leave it away");
             }
@@ -76,6 +79,8 @@ impl Checker<'_> {
             ("mac", wire.mac.is_some()),
             ("endpoint", wire.endpoint.is_some()),
             ("traffic", wire.traffic.is_some()),
+            // Rules know states of connections.
+            ("tracking", wire.tracking.is_some()),
         ];
         if let Some(part) = first(&others) {
             return fail(part, "the rules decide for a wire with a placement; leave it away");

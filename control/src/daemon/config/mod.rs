@@ -21,7 +21,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-pub use file::{KubeProxy, LogFormat, LogLevel, NodePort, RunningPods, ServiceMixed};
+pub use file::{KubeProxy, LogFormat, LogLevel, NodePort, NonIp, RunningPods, ServiceMixed};
 pub use gateway::GatewayConfig;
 pub use node::{NodeConfig, Paths};
 
@@ -142,7 +142,7 @@ pub enum Occupant {
         traffic: Traffic,
     },
     /// Many hosts, or the gateway itself, and the gateway's rules decide.
-    Gateway(Placement),
+    Gateway(Placement, NonIp),
     /// Many hosts, such as a subnet behind a gateway's interface; they may speak for any address.
     Subnet {
         /// What happens to their traffic.
@@ -155,7 +155,7 @@ impl Occupant {
     pub fn pod(&self) -> Option<&str> {
         match self {
             Occupant::Pod { name, .. } => Some(name),
-            Occupant::Endpoint { .. } | Occupant::Gateway(_) | Occupant::Subnet { .. } => None,
+            Occupant::Endpoint { .. } | Occupant::Gateway(..) | Occupant::Subnet { .. } => None,
         }
     }
 }
@@ -316,6 +316,7 @@ impl Checker<'_> {
             return Err(self.error(format!("{field}.name"), reason));
         }
         let placement = self.placement(field, &wire)?;
+        let non_ip = wire.non_ip.unwrap_or_default();
         let inside = self.port(&format!("{field}.inside"), wire.inside)?;
         let outside = self.port(&format!("{field}.outside"), wire.outside)?;
         if (inside.kind == PortKind::Tun) != (outside.kind == PortKind::Tun) {
@@ -323,7 +324,7 @@ impl Checker<'_> {
             return Err(self.error(field, reason));
         }
         let occupant = match placement {
-            Some(placement) => Occupant::Gateway(placement),
+            Some(placement) => Occupant::Gateway(placement, non_ip),
             None => self.occupant(field, wire.pod, wire.mac, wire.endpoint, wire.traffic)?,
         };
         let tracking = match (wire.tracking, occupant.pod()) {

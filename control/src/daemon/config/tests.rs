@@ -113,7 +113,7 @@ fn what_serde_refuses_names_file_line_field_and_reason() {
         (
             with_wire("{name: a, insid: 3}", ""),
             "{file}:3: wires[0].insid: unknown field `insid`, expected one of name, pod, mac, endpoint, traffic, \
-             tracking, placement, host, forward, dnat, inside, outside",
+             tracking, placement, host, forward, dnat, nonIp, inside, outside",
         ),
         (
             with_wire("{name: a, inside: {kind: af_paket, interface: x}}", ""),

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::daemon::config::{Config, ConfigError, MidStream, Occupant};
+use crate::daemon::config::{Config, ConfigError, MidStream, NonIp, Occupant};
 use gateway::placement::Placement;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -18,8 +18,8 @@ fn the_examples_are_valid() {
         let gateway = config.gateway.expect("it is a gateway's");
         crate::gateway::read(&gateway.rules).unwrap_or_else(|error| panic!("{error}"));
         let of = |occupant: &Occupant| match occupant {
-            Occupant::Gateway(Placement::HostInside { interface, .. }) => interface.clone(),
-            Occupant::Gateway(Placement::Transparent { inside, outside }) => format!("{inside} and {outside}"),
+            Occupant::Gateway(Placement::HostInside { interface, .. }, _) => interface.clone(),
+            Occupant::Gateway(Placement::Transparent { inside, outside }, _) => format!("{inside} and {outside}"),
             other => panic!("{file}: {other:?}"),
         };
         assert_eq!(config.wires.iter().map(|wire| of(&wire.occupant)).collect::<Vec<_>>(), placements, "{file}");
@@ -40,7 +40,7 @@ fn a_place_is_read() {
     let addresses = ["192.0.2.1/24", "2001:db8::1/128"].map(|text| text.parse().unwrap()).to_vec();
     let dnat = vec![(6, 443..=443), (17, 5000..=5010)];
     let expected = Placement::HostInside { interface: "wan".to_owned(), addresses, forward: false, dnat };
-    assert_eq!(config.wires[0].occupant, Occupant::Gateway(expected));
+    assert_eq!(config.wires[0].occupant, Occupant::Gateway(expected, NonIp::Pass));
     assert_eq!(config.policy, None);
 }
 
@@ -55,6 +55,8 @@ fn what_makes_no_sense_names_its_field_and_the_remedy() {
         (wire("traffic: allow, host: [192.0.2.1]"), "wires[0].host", "it goes with `placement: hostInside`"),
         (wire("traffic: allow"), "wires[0].outside.as", "it goes with a placement"),
         (wire("placement: transparent, pod: a/b"), "wires[0].pod", "the rules decide"),
+        (wire("placement: transparent, tracking: false"), "wires[0].tracking", "the rules decide"),
+        (wire("traffic: allow, nonIp: drop"), "wires[0].nonIp", "it goes with a placement"),
         (wire("placement: transparent, forward: false"), "wires[0].forward", "no host inside"),
         (wire("placement: transparent").replace("as: wan", "as: lan0"), "wires[0].outside.as", "the same name"),
         (wire("placement: hostInside, host: [192.0.2.1]"), "wires[0].inside.kind", "write `kind: tap`"),
