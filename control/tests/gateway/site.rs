@@ -191,8 +191,10 @@ impl Site {
     /// The configuration for a wire in the cable.
     pub(crate) fn transparent(&self, kind: &str) -> String {
         let cable = &self.cable;
+        // A veth pair has a queue for each CPU: over two workers each flow is owned by one of them.
+        let workers = if kind == "af_xdp" { 2 } else { 1 };
         format!(
-            "rules: rules.yaml\nstate: state\nsocket: gateway.sock\nmetrics: {{address: 'off'}}\nmidStream: always\nwires:\n\
+            "workers: {workers}\nrules: rules.yaml\nstate: state\nsocket: gateway.sock\nmetrics: {{address: 'off'}}\nmidStream: always\nwires:\n\
              - name: cable\n  placement: transparent\n  inside: {{kind: {kind}, interface: lan, namespace: {cable}}}\n  \
              outside: {{kind: {kind}, interface: wan, namespace: {cable}}}\n"
         )
