@@ -38,6 +38,15 @@ pub struct Header<'a> {
     pub state: States,
 }
 
+impl<'a> Header<'a> {
+    /// Nobody's packet to nobody, for tests that look at interfaces and the state alone.
+    pub(crate) fn blank(input: Option<&'a str>, output: Option<&'a str>, state: States) -> Header<'a> {
+        let (source, destination) = (Address::default(), Address::default());
+        let (protocol, source_port, destination_port, tcp_flags) = (0, 0, 0, 0);
+        Header { input, output, source, destination, protocol, source_port, destination_port, tcp_flags, state }
+    }
+}
+
 impl Header<'_> {
     fn family(&self) -> Family {
         Family::of(self.destination)

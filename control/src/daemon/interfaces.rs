@@ -1,10 +1,12 @@
 //! What the kernel says of interfaces (rtnetlink), in whatever network namespace they are.
 
+use std::net::IpAddr;
+
 use dataplane::address::MacAddress;
 use dataplane::port::netns::{self, NetworkNamespace};
 use futures::TryStreamExt;
 use rtnetlink::Handle;
-use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
 /// Asks in a network namespace, the daemon's own if none is named.
@@ -61,6 +63,19 @@ pub(super) fn mac(link: &LinkMessage) -> Option<MacAddress> {
         LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddress),
         _ => None,
     })
+}
+
+/// The host's own address in a message: of a point-to-point interface the other one is the far end's, and IPv6 has only the one.
+pub(crate) fn own(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    local.or(any)
 }
 
 /// The addresses of an interface, by its number.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ::gateway::placement::Placement;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::address::AddressScope;
 
 use crate::daemon::config::{Config, Occupant, PortConfig};
 use crate::daemon::interfaces::{self, ask};
@@ -67,15 +67,7 @@ fn addresses(interface: &str) -> Result<Vec<IpAddr>, String> {
             if message.header.scope == AddressScope::Link || message.header.scope == AddressScope::Host {
                 continue;
             }
-            let local = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let any = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            });
-            found.extend(local.or(any));
+            found.extend(interfaces::own(&message));
         }
         Ok(found)
     });

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::address::AddressScope;
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tracing::warn;
 
 use super::shared::Node;
+use crate::daemon::interfaces;
 
 /// Tells the core of the node's addresses, now and whenever they change, until the runtime ends. Control shares the host's network
 /// namespace.
@@ -55,17 +56,8 @@ async fn read(handle: &Handle) -> Result<Vec<IpAddr>, String> {
         if matches!(message.header.scope, AddressScope::Host | AddressScope::Nowhere) {
             continue;
         }
-        let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-        let any = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        });
-        // Of a point-to-point interface the other one is the far end's. IPv6 has only the one.
         // Pods are reached from link-local ones only over IPv4; each veth pair has one of IPv6, and rules would change with it.
-        addresses.extend(local.or(any).filter(|address| match address {
+        addresses.extend(interfaces::own(&message).filter(|address| match address {
             IpAddr::V4(_) => true,
             IpAddr::V6(address) => !address.is_unicast_link_local(),
         }));

@@ -172,18 +172,7 @@ impl<'a> Compiled<'a> {
     }
 
     fn holds(&self, test: u32, view: &View<'_>) -> bool {
-        let nobody = Address::default();
-        let packet = Header {
-            input: view.input,
-            output: view.output,
-            source: nobody,
-            destination: nobody,
-            protocol: 0,
-            source_port: 0,
-            destination_port: 0,
-            tcp_flags: 0,
-            state: view.state,
-        };
+        let packet = Header::blank(view.input, view.output, view.state);
         self.ruleset.matches(&Match::is(self.tests[test as usize].clone()), &packet)
     }
 

@@ -35,18 +35,7 @@ impl Part<'_> {
     /// Whether a rule may mean some of its packets, as far as interfaces and states go.
     pub(super) fn may_meet(&self, ruleset: &Ruleset, state: States, at: RuleAt) -> bool {
         let Some((_, input, output)) = self.hook else { return false };
-        let nobody = Address::default();
-        let packet = Header {
-            input,
-            output,
-            source: nobody,
-            destination: nobody,
-            protocol: 0,
-            source_port: 0,
-            destination_port: 0,
-            tcp_flags: 0,
-            state,
-        };
+        let packet = Header::blank(input, output, state);
         let rule = ruleset.chains.get(at.chain).and_then(|chain| chain.rules.get(at.rule));
         rule.is_some_and(|rule| {
             let mut of_view =
