@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use dataplane::address::Address;
-
 use crate::judge::{Header, RuleAt, Verdict};
 use crate::model::{Action, Family, Hook, Limit, Match, Policy, Ruleset, Test};
 use crate::space::Cube;
