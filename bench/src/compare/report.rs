@@ -172,15 +172,18 @@ impl Report {
     }
 
     /// Copies what [`Report::write`] wrote and people read, the report and its plots as SVG, into a directory of the
-    /// repository. What an earlier report left there is removed.
+    /// repository. What an earlier report left there is removed, reports of others are not.
     ///
     /// # Errors
     /// When a file cannot be read or written.
     pub fn publish(from: &Path, to: &Path) -> Result<()> {
-        if to.exists() {
-            fs::remove_dir_all(to).with_context(|| format!("clearing {}", to.display()))?;
-        }
         fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+        for entry in fs::read_dir(to).with_context(|| format!("reading {}", to.display()))?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "svg") {
+                fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+            }
+        }
         for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
             let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
             if path.extension().is_some_and(|extension| extension == "md" || extension == "svg") {
@@ -349,10 +352,31 @@ impl Report {
 
     /// How the rate changes with the number of rules.
     fn line_charts(&self) -> Vec<(String, plot::LineChart)> {
+        let of_a_node = [("rules-new-flows", ", every frame new"), ("rules-stateless", ""), ("rules-peers", "")];
+        let charts = [
+            ("rules", "60-byte UDP by the number of rules", &of_a_node[..]),
+            ("gateway", "A gateway's rules from iptables: 60-byte UDP, every frame a new flow", &[("gateway", "")]),
+        ];
+        let chart = |(name, title, experiments): (&str, &str, &[(&str, &str)])| {
+            let series = self.series(experiments);
+            let chart = plot::LineChart {
+                title: title.to_owned(),
+                x_label: "rules".to_owned(),
+                y_label: "thousand frames/s".to_owned(),
+                is_log_x: true,
+                is_log_y: true,
+                has_dots: true,
+                series,
+            };
+            (!chart.series.is_empty()).then(|| (name.to_owned(), chart))
+        };
+        charts.into_iter().filter_map(chart).collect()
+    }
+
+    /// Thousand frames a second by the number of rules, of experiments with what is added to their contenders' names.
+    fn series(&self, experiments: &[(&str, &str)]) -> Vec<plot::Series> {
         let mut series: Vec<plot::Series> = Vec::new();
-        for (experiment, suffix) in
-            [("rules-new-flows", ", every frame new"), ("rules-stateless", ""), ("rules-peers", "")]
-        {
+        for (experiment, suffix) in experiments {
             for row in self.rows(experiment) {
                 let Some(summary) = row.samples.summary() else { continue };
                 let name = format!("{}{suffix}", row.setting.kind.name());
@@ -368,19 +392,7 @@ impl Report {
                 }
             }
         }
-        if series.is_empty() {
-            return Vec::new();
-        }
-        let chart = plot::LineChart {
-            title: "60-byte UDP by the number of rules".to_owned(),
-            x_label: "rules".to_owned(),
-            y_label: "thousand frames/s".to_owned(),
-            is_log_x: true,
-            is_log_y: true,
-            has_dots: true,
-            series,
-        };
-        vec![("rules".to_owned(), chart)]
+        series
     }
 
     /// What stands in the README between the markers: the figures that say most, and the plot beside them. `directory` is
@@ -417,7 +429,7 @@ impl Report {
         for (name, title) in [("established", "64k established flows"), ("rules", "by the number of rules")] {
             let is_there = match name {
                 "established" => self.rows(name).next().is_some(),
-                _ => !self.line_charts().is_empty(),
+                _ => self.line_charts().iter().any(|(chart, _)| chart == name),
             };
             if is_there {
                 let _ = write!(text, "\n![60-byte UDP, {title}]({directory}/{name}.svg)\n");
