@@ -23,8 +23,10 @@ use crate::random::Random;
 
 /// How many of the services the traffic matches.
 pub const OF_THE_TRAFFIC: u32 = 4;
-/// The most ports of a service: a set of (net, port, net) has an element for each.
+/// The most ports of a service: an ipset has an element for each.
 const WIDEST: u32 = 8;
+/// How long a server's prefix is: most are one host, and an ipset has an element for each host of the others.
+const SERVERS: [u8; 8] = [32, 32, 32, 32, 32, 32, 30, 29];
 /// The wire's name.
 const WIRE: &str = "gateway";
 
@@ -64,12 +66,11 @@ pub fn services(rules: u32, seed: u64) -> Vec<Service> {
     let others = rules.saturating_sub(OF_THE_TRAFFIC);
     let mut services: Vec<Service> = (0..others)
         .map(|number| {
-            let lengths = [24u8, 26, 28, 32];
-            let source = (Ipv4Addr::from_bits(0x0b00_0000 + (number << 8)), *random.pick(&lengths));
+            let source = (Ipv4Addr::from_bits(0x0b00_0000 + (number << 8)), *random.pick(&[24u8, 26, 28, 32]));
             let server = Ipv4Addr::from_bits(0xac10_0000 + (random.below(1 << 12) << 8));
             let first = 1_024 + random.below(30_000) as u16;
             let width = if random.below(10) < 3 { random.below(WIDEST) as u16 } else { 0 };
-            let (destination, is_tcp) = ((server, *random.pick(&lengths)), random.below(4) > 0);
+            let (destination, is_tcp) = ((server, *random.pick(&SERVERS)), random.below(4) > 0);
             Service { source, destination, is_tcp, ports: (first, first + width) }
         })
         .collect();
@@ -90,18 +91,23 @@ fn of_the_traffic(quarter: u32) -> Option<Service> {
     Some(Service { source: (source, length), destination: (destination, 32), is_tcp: false, ports })
 }
 
-/// The dump with `services` in their chain: what `iptables-save` prints.
-fn dump(services: &str) -> String {
+/// The dump with `services` in their chain, and `first` before it: what `iptables-save` prints.
+pub fn dump(first: &str, services: &str) -> String {
     format!(
         "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n:services - [0:0]\n\
          -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
          -A FORWARD -m conntrack --ctstate INVALID -j DROP\n\
-         -A FORWARD -i d0 -o d1 -j services\n{services}COMMIT\n"
+         {first}-A FORWARD -i d0 -o d1 -j services\n{services}COMMIT\n"
     )
 }
 
 /// What `iptables-save` prints, one rule a service: Penstock imports it, `iptables-restore` takes it back.
 pub fn iptables(services: &[Service]) -> String {
+    dump("", &rules(services))
+}
+
+/// A rule a service, in the chain `services`.
+pub fn rules(services: &[Service]) -> String {
     let mut text = String::new();
     for service in services {
         let ((source, from), (destination, to)) = (service.source, service.destination);
@@ -111,24 +117,23 @@ pub fn iptables(services: &[Service]) -> String {
             "-A services -s {source}/{from} -d {destination}/{to} -p {protocol} -m {protocol} --dport {ports} -j ACCEPT"
         );
     }
-    dump(&text)
+    text
 }
 
-/// What `ipset restore` reads: one set of (net, port, net), an element for each port of a service.
+/// What `ipset restore` reads: one set of (server, port, clients' network), an element for each server and port of a service.
 pub fn ipset(services: &[Service]) -> String {
-    let mut text = String::from("create services hash:net,port,net family inet maxelem 4000000\n");
+    let mut text = String::from("create services hash:ip,port,net family inet maxelem 4000000\n");
     for service in services {
         let (source, destination) = (prefix(service.source), prefix(service.destination));
-        for port in service.ports.0..=service.ports.1 {
-            let _ = writeln!(text, "add services {source},{}:{port},{destination}", service.protocol());
-        }
+        let ports = service.ports('-');
+        let _ = writeln!(text, "add services {destination},{}:{ports},{source}", service.protocol());
     }
     text
 }
 
 /// The rules that ask the set of [`ipset`].
 pub fn ipset_rules() -> String {
-    dump("-A services -m set --match-set services src,dst,dst -j ACCEPT\n")
+    dump("", "-A services -m set --match-set services dst,dst,src -j ACCEPT\n")
 }
 
 /// What `nft -f` reads: the same as [`iptables`] with one verdict map of intervals, or with `one_by_one` a rule a service.

@@ -47,7 +47,7 @@ pub enum Gateway {
     IptablesLegacy,
     /// The same text, loaded by iptables-nft-restore.
     IptablesNft,
-    /// One rule and an ipset of (net, port, net).
+    /// One rule and an ipset of (server, port, clients' network).
     Ipset,
     /// One rule and an nft verdict map of intervals.
     NftMap,
@@ -108,7 +108,7 @@ impl Kind {
             Kind::Gateway(Gateway::Penstock(port)) => format!("Penstock {}, imported", port.name()),
             Kind::Gateway(Gateway::IptablesLegacy) => "iptables-legacy, as saved".to_owned(),
             Kind::Gateway(Gateway::IptablesNft) => "iptables-nft, as saved".to_owned(),
-            Kind::Gateway(Gateway::Ipset) => "iptables-legacy with ipset net,port,net".to_owned(),
+            Kind::Gateway(Gateway::Ipset) => "ipset ip,port,net".to_owned(),
             Kind::Gateway(Gateway::NftMap) => "nft interval map of 4 fields".to_owned(),
             Kind::Gateway(Gateway::NftRules) => "nft, a rule each".to_owned(),
             Kind::Bare(port) => format!("bare {} loop", port.name()),
