@@ -59,6 +59,9 @@ impl Bar {
     }
 }
 
+/// How the detail of a bar begins whose experiment has no figures for it.
+pub const UNMEASURED: &str = "not measured: see the experiment ";
+
 /// Whom a bar is about.
 #[derive(Clone, Copy)]
 struct Side {
@@ -107,7 +110,7 @@ fn ratio(results: &Results, what: &str, experiment: &str, one: Side, other: Side
             };
             (one.samples.ratio(&other.samples).summary(), format!("{} to {} ({places})", told(one), told(other)))
         }
-        _ => (None, format!("not measured: see the experiment {experiment}")),
+        _ => (None, format!("{UNMEASURED}{experiment}")),
     };
     Bar { what: what.to_owned(), goal, value, detail }
 }

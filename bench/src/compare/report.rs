@@ -145,11 +145,23 @@ impl Report {
         }
     }
 
-    /// Writes `report.md`, `report.json` and the plots into a directory, which is made.
+    /// Leaves out the bars of experiments that were not asked for.
+    pub fn leave_out_unasked(&mut self) {
+        let unasked = |bar: &Bar| bar.value.is_none() && bar.detail.starts_with(bars::UNMEASURED);
+        let was_tried = |bar: &Bar| {
+            let tried = |missing: &crate::compare::run::Missing| bar.detail.ends_with(&missing.experiment);
+            self.results.missing.iter().any(tried)
+        };
+        let stays: Vec<bool> = self.bars.iter().map(|bar| !unasked(bar) || was_tried(bar)).collect();
+        let mut stays = stays.into_iter();
+        self.bars.retain(|_| stays.next().unwrap_or(true));
+    }
+
+    /// Writes `NAME.md`, `NAME.json` and the plots into a directory, which is made.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&self, directory: &Path) -> Result<()> {
+    pub fn write(&self, directory: &Path, name: &str) -> Result<()> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         for entry in fs::read_dir(directory)?.flatten() {
             // Plots of an earlier report, which may have had others.
@@ -158,7 +170,7 @@ impl Report {
                 fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
             }
         }
-        fs::write(directory.join("report.json"), serde_json::to_string_pretty(self)?)?;
+        fs::write(directory.join(name).with_extension("json"), serde_json::to_string_pretty(self)?)?;
         let mut plots = Vec::new();
         for (name, chart) in self.bar_charts() {
             chart.write(&directory.join(&name))?;
@@ -168,7 +180,7 @@ impl Report {
             chart.write(&directory.join(&name))?;
             plots.push(name);
         }
-        Ok(fs::write(directory.join("report.md"), self.markdown(&plots))?)
+        Ok(fs::write(directory.join(name).with_extension("md"), self.markdown(&plots))?)
     }
 
     /// Copies what [`Report::write`] wrote and people read, the report and its plots as SVG, into a directory of the

@@ -67,7 +67,7 @@ impl Applying {
     pub(super) fn row(&self) -> String {
         let gigabits = |rate: f64| format!("{:.2} Gbit/s", rate / 1e9);
         let median = |samples: &Samples| samples.summary().map_or(f64::NAN, |summary| summary.median);
-        let offered = self.load.offered().map_or_else(|| "flat out".to_owned(), gigabits);
+        let offered = gigabits(self.load.offered());
         let (frames, lost) = match self.is_tcp() {
             true => {
                 (format!("{}, {} sent again", gigabits(self.transfer.rate), self.transfer.retransmits), "–".to_owned())
@@ -102,8 +102,10 @@ pub(super) fn measure(config: &Config) -> Result<Vec<Applying>> {
     let files = [daemon.keep("second.yaml", &second)?, daemon.keep("first.yaml", &first)?];
     let _server = traffic::serve(&daemon.topologies[0])?;
     let most = |load: Load| -> Result<f64> { Ok(traffic::finish(load.start(&daemon.topologies[0], FINDING)?)?.rate) };
-    let (udp, tcp) = (most(Load::Udp(0.0))?, most(Load::Tcp)?);
-    let loads = [Load::Udp(udp / 2.0), Load::PacedTcp(tcp / 2.0), Load::Tcp];
+    eprintln!("  a daemon with {} rules runs", config.rules);
+    let (udp, tcp) = (most(Load::Udp(0.0))?, most(Load::Tcp(0.0))?);
+    eprintln!("  flat out {:.2} Gbit/s UDP, {:.2} Gbit/s TCP", udp / 1e9, tcp / 1e9);
+    let loads = [Load::Udp(udp / 2.0), Load::Tcp(tcp / 2.0)];
     loads.into_iter().map(|load| under(&daemon, &files, load, config.applications)).collect()
 }
 
@@ -115,8 +117,9 @@ fn under(daemon: &Daemon, files: &[PathBuf; 2], load: Load, applications: u32) -
         apply(daemon, file)?;
     }
     let pause = Duration::from_millis(500);
+    eprintln!("  two files in {:.1} s", began.elapsed().as_secs_f64());
     let each = began.elapsed() / 2 + pause;
-    let seconds = (each.as_secs_f64() * f64::from(applications) * 1.5 + 3.0).min(f64::from(LONGEST)) as u32;
+    let seconds = (each.as_secs_f64() * f64::from(applications) * 2.0 + 3.0).min(f64::from(LONGEST)) as u32;
     let (quiet, quiet_probe) = {
         let client = load.start(topology, seconds.min(15))?;
         traffic::probed(topology, || traffic::finish(client))?
@@ -141,7 +144,13 @@ fn under(daemon: &Daemon, files: &[PathBuf; 2], load: Load, applications: u32) -
         }
         Ok((commands, switches, is_whole, transfer.unwrap_or_default()))
     })?;
+    eprintln!("  {}: {} lost, {}", load.text(), transfer.lost + probe.lost, median_told(&commands, &switches));
     Ok(Applying { load, transfer, quiet, is_whole, probe, quiet_probe, commands, switches })
+}
+
+fn median_told(commands: &Samples, switches: &Samples) -> String {
+    let median = |samples: &Samples| samples.summary().map_or(f64::NAN, |summary| summary.median);
+    format!("{} files, command {:.0} ms, switch {:.1} ms", commands.0.len(), median(commands), median(switches))
 }
 
 /// Applies a file by the command; how long all of it took, and the switch, in milliseconds.

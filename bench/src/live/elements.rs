@@ -1,6 +1,8 @@
 //! One element of a large set, to in force.
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use control::gateway::api::{Changed, Request};
 use control::lab::netns::{self, Namespace};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, daemon, rules};
@@ -19,35 +22,44 @@ use crate::random::Random;
 
 /// Rules beside the set.
 const SERVICES: u32 = 1_000;
+/// So long a way has turns: what takes a second a change has fewer.
+const BUDGET: Duration = Duration::from_secs(30);
 
 /// By which way a change is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Way {
     /// Penstock's socket.
     Socket,
-    /// libnftables.
+    /// libnftables, a set of intervals.
     Library,
+    /// libnftables, a set of single addresses.
+    LibraryExact,
     /// `ipset -`, which runs.
     Session,
     /// `penstock set`.
     Command,
-    /// `nft add element`.
+    /// `nft add element`, a set of intervals.
     Nft,
+    /// `nft add element`, a set of single addresses.
+    NftExact,
     /// `ipset add`.
     Ipset,
 }
 
 impl Way {
-    const ALL: [Way; 6] = [Way::Socket, Way::Library, Way::Session, Way::Command, Way::Nft, Way::Ipset];
+    const ALL: [Way; 8] =
+        [Way::Socket, Way::Session, Way::LibraryExact, Way::Library, Way::Command, Way::Ipset, Way::NftExact, Way::Nft];
 
     /// As the report calls it.
     fn text(self) -> &'static str {
         match self {
             Way::Socket => "Penstock, its socket",
-            Way::Library => "nft, libnftables",
+            Way::Library => "nft interval set, libnftables",
+            Way::LibraryExact => "nft address set, libnftables",
             Way::Session => "ipset, a running `ipset -`",
             Way::Command => "Penstock, `penstock set`",
-            Way::Nft => "`nft add/delete element`",
+            Way::Nft => "nft interval set, `nft add/delete element`",
+            Way::NftExact => "nft address set, `nft add/delete element`",
             Way::Ipset => "`ipset add/del`",
         }
     }
@@ -123,12 +135,20 @@ impl Drop for Session {
     }
 }
 
-/// All that can be asked, in the namespace of the kernel's sets.
-struct Asked {
+/// All that can be asked. nft's set of single addresses is in a namespace of its own: beside a large set of intervals every command
+/// of nft takes longer.
+struct Asked<'a> {
     socket: PathBuf,
     program: PathBuf,
-    library: Library,
+    namespaces: &'a [Namespace; 2],
+    libraries: [Library; 2],
     session: Session,
+}
+
+/// Moves this thread into a network namespace, with what it opens and starts from now on.
+fn enter(namespace: &Namespace) -> Result<()> {
+    let file = File::open(namespace.path())?;
+    Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
 /// Runs a program whose network namespace is that of this thread.
@@ -138,28 +158,36 @@ fn command(program: &Path, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-impl Asked {
+impl Asked<'_> {
     /// Lets an element come or go, and answers how long it took.
     fn change(&mut self, way: Way, comes: bool, element: &str) -> Result<Duration> {
         let (add, delete) = if comes { ("add", "add") } else { ("del", "delete") };
         let own = vec![element.to_owned()];
         let (added, removed) = if comes { (own, Vec::new()) } else { (Vec::new(), own) };
         let set = rules::SET;
-        let nft = format!("{delete} element inet gateway {set} {{ {element} }}");
+        let nft = match way {
+            Way::LibraryExact | Way::NftExact => {
+                let address = element.split('/').next().unwrap_or_default();
+                format!("{delete} element inet gateway {} {{ {address} }}", rules::EXACT)
+            }
+            _ => format!("{delete} element inet gateway {set} {{ {element} }}"),
+        };
+        let place = usize::from(matches!(way, Way::LibraryExact | Way::NftExact));
+        enter(&self.namespaces[place])?;
         let begin = Instant::now();
         match way {
             Way::Socket => {
                 let request = Request::Set { name: set.to_owned(), add: added, remove: removed, save: false };
                 let _changed: Changed = daemon::ask(&self.socket, &request)?;
             }
-            Way::Library => self.library.run(&nft)?,
+            Way::Library | Way::LibraryExact => self.libraries[place].run(&nft)?,
             Way::Session => self.session.run(&format!("{add} {set} {element}"))?,
             Way::Command => {
                 let option = if comes { "--add" } else { "--remove" };
                 let socket = self.socket.to_str().context("a path of text")?;
                 command(&self.program, &["set", set, option, element, "--socket", socket])?;
             }
-            Way::Nft => command(Path::new("nft"), &[&nft])?,
+            Way::Nft | Way::NftExact => command(Path::new("nft"), &[&nft])?,
             Way::Ipset => command(Path::new("ipset"), &[add, set, element])?,
         }
         Ok(begin.elapsed())
@@ -173,23 +201,28 @@ impl Asked {
 pub(super) fn measure(config: &Config) -> Result<Vec<Element>> {
     let elements = rules::elements(config.elements, config.seed);
     let daemon = daemon::Daemon::start(&rules::file(SERVICES, &elements, config.seed)?, config.port)?;
-    let namespace = [Namespace::named(format!("{PREFIX}{}-elements", std::process::id()))];
-    netns::create(&namespace)?;
+    let namespaces =
+        ["elements", "exact"].map(|name| Namespace::named(format!("{PREFIX}{}-{name}", std::process::id())));
+    netns::create(&namespaces)?;
     let result = (|| {
-        process::run(Some(&namespace[0]), &["ipset", "restore"], &rules::ipset(&elements))?;
-        process::run(Some(&namespace[0]), &["nft", "-f", "-"], &rules::nft(&elements))?;
+        let [intervals, exact] = &namespaces;
+        process::run(Some(intervals), &["ipset", "restore"], &rules::ipset(&elements))?;
+        process::run(Some(intervals), &["nft", "-f", "-"], &rules::nft(&elements))?;
+        process::run(Some(exact), &["nft", "-f", "-"], &rules::nft_exact(&elements))?;
         let (socket, program) = (daemon.socket(), daemon::program()?);
-        namespace[0].run(|| {
-            let asked = Asked { socket, program, library: Library::open()?, session: Session::start()? };
-            rounds(config, &elements, asked)
+        intervals.run(|| {
+            let (session, of_intervals) = (Session::start()?, Library::open()?);
+            enter(exact)?;
+            let libraries = [of_intervals, Library::open()?];
+            rounds(config, &elements, Asked { socket, program, namespaces: &namespaces, libraries, session })
         })?
     })();
-    netns::remove(&namespace)?;
+    netns::remove(&namespaces)?;
     result
 }
 
 /// In even rounds an element that is new comes and goes, in odd ones one that is there goes and comes.
-fn rounds(config: &Config, elements: &[String], mut asked: Asked) -> Result<Vec<Element>> {
+fn rounds(config: &Config, elements: &[String], mut asked: Asked<'_>) -> Result<Vec<Element>> {
     let mut all: Vec<Element> = Way::ALL.iter().map(|&way| Element { way, times: Vec::new() }).collect();
     let mut random = Random::new(config.seed);
     for round in 0..=config.rounds {
@@ -198,7 +231,7 @@ fn rounds(config: &Config, elements: &[String], mut asked: Asked) -> Result<Vec<
             true => rules::element(config.elements + round, &mut random),
             false => elements[random.below(config.elements) as usize].clone(),
         };
-        for of in &mut all {
+        for of in all.iter_mut().filter(|of| of.times.iter().sum::<f64>() < BUDGET.as_secs_f64() * 1e6) {
             process::check()?;
             for comes in [is_new, !is_new] {
                 let took = asked.change(of.way, comes, &element).with_context(|| of.way.text())?;
@@ -209,5 +242,6 @@ fn rounds(config: &Config, elements: &[String], mut asked: Asked) -> Result<Vec<
             }
         }
     }
+    all.iter().for_each(|of| eprintln!("  {}", of.told()));
     Ok(all)
 }

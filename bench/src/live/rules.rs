@@ -10,6 +10,8 @@ use crate::random::Random;
 
 /// The set.
 pub(super) const SET: &str = "blocked";
+/// The set of single addresses that nft has as well.
+pub(super) const EXACT: &str = "addresses";
 /// iperf3's port.
 pub(super) const IPERF_PORT: u16 = 5201;
 /// The probe's port.
@@ -39,10 +41,19 @@ pub(super) fn ipset(elements: &[String]) -> String {
 
 /// The same for `nft -f`.
 pub(super) fn nft(elements: &[String]) -> String {
+    table(SET, "type ipv4_addr; flags interval;", &elements.join(", "))
+}
+
+/// The elements' first addresses, for `nft -f`.
+pub(super) fn nft_exact(elements: &[String]) -> String {
+    let addresses: Vec<&str> = elements.iter().filter_map(|element| element.split('/').next()).collect();
+    table(EXACT, "type ipv4_addr;", &addresses.join(", "))
+}
+
+fn table(set: &str, kind: &str, elements: &str) -> String {
     format!(
-        "table inet gateway {{\n set {SET} {{ type ipv4_addr; flags interval; elements = {{ {} }} }}\n \
-         chain forward {{ type filter hook forward priority filter; policy accept; ip saddr @{SET} drop; }}\n}}\n",
-        elements.join(", ")
+        "table inet gateway {{\n set {set} {{ {kind} elements = {{ {elements} }} }}\n \
+         chain forward {{ type filter hook forward priority filter; policy accept; ip saddr @{set} drop; }}\n}}\n"
     )
 }
 

@@ -39,43 +39,36 @@ pub(super) fn serve(topology: &Topology) -> Result<Background> {
 /// What iperf3 is to send.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Load {
-    /// One TCP connection, as fast as it goes.
-    Tcp,
-    /// One TCP connection with so many bits a second.
-    PacedTcp(f64),
+    /// One TCP connection with so many bits a second; 0: as fast as it goes.
+    Tcp(f64),
     /// UDP with so many bits a second; 0: as fast as it goes.
     Udp(f64),
 }
 
 impl Load {
     /// As the report calls it.
-    pub(super) fn text(self) -> String {
+    pub(super) fn text(self) -> &'static str {
         match self {
-            Load::Tcp => "TCP flat out".to_owned(),
-            Load::PacedTcp(_) => "TCP at half load".to_owned(),
-            Load::Udp(_) => "UDP at half load".to_owned(),
+            Load::Tcp(_) => "TCP at half load",
+            Load::Udp(_) => "UDP at half load",
         }
     }
 
     /// Bits a second that are offered.
-    pub(super) fn offered(self) -> Option<f64> {
-        match self {
-            Load::Tcp => None,
-            Load::PacedTcp(rate) | Load::Udp(rate) => Some(rate),
-        }
+    pub(super) fn offered(self) -> f64 {
+        let (Load::Tcp(rate) | Load::Udp(rate)) = self;
+        rate
     }
 
     /// Starts the client for at most so many seconds.
     pub(super) fn start(self, topology: &Topology, seconds: u32) -> Result<Background> {
         let (port, seconds) = (IPERF_PORT.to_string(), seconds.to_string());
         let mut words = vec!["iperf3", "-c", Family::V4.sink(), "-p", &port, "-t", &seconds, "--json"];
-        let rate = self.offered().map(|rate| format!("{rate:.0}"));
+        let rate = format!("{:.0}", self.offered());
         if let Load::Udp(_) = self {
             words.extend(["-u", "-l", DATAGRAM, "-w", "4M"]);
         }
-        if let Some(rate) = &rate {
-            words.extend(["-b", rate]);
-        }
+        words.extend(["-b", &rate]);
         Background::start(
             Some(&topology.generator),
             Some(CPU),
