@@ -198,11 +198,11 @@ fn compare(options: &Compare) -> Result<()> {
     let parts: Vec<Part> = Part::ALL.into_iter().filter(is_short).filter(|part| is_wanted(part.name())).collect();
     let gathered = gather(&parts, options.quick)?;
     let mut report = Report::new(environment, options.quick, seed, effort, results, gathered);
+    let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
     if !options.only.is_empty() {
-        report.leave_out_unasked();
+        report.narrow(&names);
     }
     if let Some(mut whole) = before {
-        let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
         let titles: Vec<&str> = parts.iter().map(|part| part.title()).collect();
         whole.renew(report, &names, &titles);
         report = whole;
