@@ -41,7 +41,7 @@ check: setup ## formatting, lints, documentation, dependencies
 
 BENCH_FLAGS ?=
 bench: setup ## Penstock and its peers side by side, with a report in target/bench/report (root; BENCH_FLAGS=--quick: five minutes)
-	$(CARGO) build --release --locked -p penstock-bench --bin penstock-bench
+	$(CARGO) build --release --locked -p penstock -p penstock-bench --bin penstock --bin penstock-bench
 	$(CARGO) bench --locked -p penstock-bench --bench journey --bench sync --no-run
 	target/release/penstock-bench compare $(BENCH_FLAGS)
 

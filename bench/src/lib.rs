@@ -7,6 +7,7 @@ pub mod compare;
 pub mod dpdk;
 pub mod environment;
 pub mod idle_node;
+pub mod live;
 pub mod micro;
 pub mod pktgen;
 pub mod plot;

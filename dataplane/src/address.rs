@@ -1,6 +1,7 @@
 //! Addresses as the engine keeps them: plain old data, both IP versions in one ordered type.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,9 +10,24 @@ use bytemuck::{Pod, Zeroable};
 /// An IPv4 or IPv6 address. IPv4 is kept in its IPv4-mapped form (`::ffff:0:0/96`, RFC 4291 section 2.5.5.2);
 /// a packet that carries such an address as IPv6 never gets this far, [`crate::parse`] drops it as a martian, so
 /// the two never meet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Address(pub [u8; 16]);
+
+impl Ord for Address {
+    /// The order of the bytes; compared as one number, which is quicker than byte by byte.
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for Address {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Address {
     /// An IPv4 address from its four bytes.

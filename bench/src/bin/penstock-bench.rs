@@ -104,6 +104,9 @@ struct Compare {
     /// Where the report goes.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench/report")]
     output: PathBuf,
+    /// What the report is called, of a part that has one of its own.
+    #[arg(long, value_name = "NAME", default_value = "report", requires = "only", conflicts_with_all = ["again", "update_readme"])]
+    name: String,
     /// Put what --only names into the report that is in DIRECTORY already, in the place of what stands there.
     #[arg(long, requires = "only")]
     again: bool,
@@ -195,13 +198,16 @@ fn compare(options: &Compare) -> Result<()> {
     let parts: Vec<Part> = Part::ALL.into_iter().filter(is_short).filter(|part| is_wanted(part.name())).collect();
     let gathered = gather(&parts, options.quick)?;
     let mut report = Report::new(environment, options.quick, seed, effort, results, gathered);
+    let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
+    if !options.only.is_empty() {
+        report.narrow(&names);
+    }
     if let Some(mut whole) = before {
-        let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
         let titles: Vec<&str> = parts.iter().map(|part| part.title()).collect();
         whole.renew(report, &names, &titles);
         report = whole;
     }
-    report.write(&options.output)?;
+    report.write(&options.output, &options.name)?;
     if options.update_readme {
         let directory = "bench/report";
         Report::publish(&options.output, Path::new(directory))?;
@@ -209,7 +215,11 @@ fn compare(options: &Compare) -> Result<()> {
         let readme = report::update_readme(&readme, &report.summary(directory))?;
         std::fs::write("README.md", readme).context("writing README.md")?;
     }
-    eprintln!("{} in {:.0} s", options.output.join("report.md").display(), begin.elapsed().as_secs_f64());
+    eprintln!(
+        "{} in {:.0} s",
+        options.output.join(&options.name).with_extension("md").display(),
+        begin.elapsed().as_secs_f64()
+    );
     let failures = report.results.missing.iter().filter(|missing| missing.is_failure).count();
     anyhow::ensure!(failures == 0, "{failures} contenders failed: see the report");
     Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::contender::{Kind, PortKind};
+use crate::compare::contender::{Gateway, Kind, PortKind};
 use crate::compare::experiment::MANY;
 use crate::compare::run::{Results, Row};
 use crate::compare::statistics::{Samples, Summary};
@@ -59,6 +59,9 @@ impl Bar {
     }
 }
 
+/// How the detail of a bar begins whose experiment has no figures for it.
+pub const UNMEASURED: &str = "not measured: see the experiment ";
+
 /// Whom a bar is about.
 #[derive(Clone, Copy)]
 struct Side {
@@ -107,7 +110,7 @@ fn ratio(results: &Results, what: &str, experiment: &str, one: Side, other: Side
             };
             (one.samples.ratio(&other.samples).summary(), format!("{} to {} ({places})", told(one), told(other)))
         }
-        _ => (None, format!("not measured: see the experiment {experiment}")),
+        _ => (None, format!("{UNMEASURED}{experiment}")),
     };
     Bar { what: what.to_owned(), goal, value, detail }
 }
@@ -136,6 +139,10 @@ pub fn judge(results: &Results) -> Vec<Bar> {
     let what = "100,000 rules vs 10, tracking off";
     let (many, few) = (sized(stateless, 100_000), sized(stateless, 10));
     bars.push(ratio(results, what, "rules-stateless", many, few, Goal::AtLeast(0.9)));
+    let imported = Kind::Gateway(Gateway::Penstock(PortKind::AfXdp));
+    let what = "100,000 rules imported from iptables vs 10, every frame a new flow";
+    let (many, few) = (sized(imported, 100_000), sized(imported, 10));
+    bars.push(ratio(results, what, "gateway", many, few, Goal::AtLeast(0.9)));
     let with = |flows| Side { rules: Some(MANY), flows: Some(flows), ..ours };
     let what = "1M flows vs 1k flows";
     bars.push(ratio(results, what, "flows", with(1_000_000), with(1_000), Goal::AtLeast(0.7)));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::contender::{Kind, Layout, PortKind, Setting};
+use crate::compare::contender::{Gateway, Kind, Layout, PortKind, Setting};
 use crate::compare::topology::Family;
 use crate::compare::workload::{Flows, Work};
 
@@ -50,6 +50,7 @@ fn with_flows(settings: Vec<Setting>, flows: u32) -> Vec<Setting> {
 pub fn all(is_quick: bool, seed: u64) -> Vec<Experiment> {
     let mut all = vec![ceilings(is_quick), wire(), established(is_quick), new_flows(is_quick)];
     all.extend(sizes(is_quick));
+    all.push(gateway(is_quick));
     all.push(numbers_of_flows(is_quick));
     if !is_quick {
         all.push(version_six());
@@ -151,6 +152,21 @@ fn sizes(is_quick: bool) -> Vec<Experiment> {
         all.push(one("rules-peers", Work::Packets(Flows::Established), peers));
     }
     all
+}
+
+/// How the number of rules shows that a gateway has imported from iptables, every frame a new flow; the kernel's filters have the same.
+fn gateway(is_quick: bool) -> Experiment {
+    let ends: &[u32] = if is_quick { &[10, 100_000] } else { &ALL_SIZES };
+    let of = |way: Gateway, layout: Layout| -> Vec<Setting> {
+        ends.iter().map(|&rules| Setting::new(Kind::Gateway(way), rules, layout)).collect()
+    };
+    let mut settings = of(Gateway::Penstock(PortKind::AfXdp), Layout::TwoCpus);
+    let peers: &[Gateway] = match is_quick {
+        true => &[Gateway::NftMap],
+        false => &[Gateway::IptablesLegacy, Gateway::IptablesNft, Gateway::Ipset, Gateway::NftMap, Gateway::NftRules],
+    };
+    settings.extend(peers.iter().flat_map(|&way| of(way, Layout::OneCpu)));
+    one("gateway", Work::Packets(Flows::New), with_flows(settings, ROOM_FOR_NEW))
 }
 
 /// How the number of flows shows.

@@ -12,6 +12,7 @@ use crate::compare::process;
 use crate::compare::report::once;
 use crate::compare::statistics::Samples;
 use crate::idle_node::{self, IdleNode};
+use crate::live;
 use crate::micro::{flows, fresh_seed, lists};
 use crate::scale;
 
@@ -35,12 +36,14 @@ pub enum Part {
     Sync,
     /// A node that has many wires and nothing to do.
     IdleNode,
+    /// A gateway's daemon whose rules change.
+    GatewayLive,
 }
 
 impl Part {
     /// All, in the order in which they are measured.
-    pub const ALL: [Part; 6] =
-        [Part::Scale, Part::FlowTable, Part::RuleLists, Part::IdleNode, Part::Journey, Part::Sync];
+    pub const ALL: [Part; 7] =
+        [Part::GatewayLive, Part::Scale, Part::FlowTable, Part::RuleLists, Part::IdleNode, Part::Journey, Part::Sync];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -51,6 +54,7 @@ impl Part {
             Part::Journey => "journey",
             Part::Sync => "sync",
             Part::IdleNode => "idle-node",
+            Part::GatewayLive => "gateway-live",
         }
     }
 
@@ -63,6 +67,7 @@ impl Part {
             Part::Journey => "A frame's journey over ports in memory",
             Part::Sync => "First sync from an API server",
             Part::IdleNode => "A node at rest",
+            Part::GatewayLive => "A gateway whose rules change",
         }
     }
 
@@ -91,6 +96,10 @@ impl Part {
                 let node = IdleNode { cpu: Some(CPU), ..IdleNode::default() };
                 print(&serde_json::json!({ "wires": node.wires, "seen": idle_node::measure(&node)? }))
             }
+            Part::GatewayLive => {
+                let config = if is_quick { live::Config::quick(seed) } else { live::Config::full(seed) };
+                print(&live::run(&config)?)
+            }
             Part::Journey | Part::Sync => bail!("it is a bench of its own"),
         }
     }
@@ -117,6 +126,10 @@ impl Part {
                 format!("A scripted server in a process of its own, pods of 6 KiB.\n```\n{}\n```", bench("sync", &[])?),
             )),
             Part::IdleNode => idle_bars(&self.told(is_quick)?),
+            Part::GatewayLive => {
+                let report: live::Report = serde_json::from_value(self.told(is_quick)?)?;
+                Ok((report.bars(), report.markdown()))
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod anchors;
 pub mod bars;
 pub mod contender;
 pub mod experiment;
+pub mod gateway;
 pub mod gathered;
 pub mod policy;
 pub mod process;

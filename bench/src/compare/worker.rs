@@ -18,10 +18,9 @@ use dataplane::wire::Tracking;
 use dataplane::worker::Pinning;
 
 use crate::compare::contender::userspace::{Answer, WORKER_CPU, WirePlace, WorkerOrder};
-use crate::compare::contender::{Kind, Loaded, PortKind, Setting};
-use crate::compare::policy;
-use crate::compare::process;
+use crate::compare::contender::{Gateway, Kind, Loaded, PortKind, Setting};
 use crate::compare::topology::{GENERATOR_MAC, SINK_MAC};
+use crate::compare::{gateway, policy, process};
 
 struct Process {
     order: WorkerOrder,
@@ -67,8 +66,8 @@ pub fn say(answer: &Answer) -> Result<()> {
 
 impl Process {
     fn start(order: WorkerOrder) -> Result<(Process, Loaded)> {
-        let rules = rules(&order.setting)?;
         let before = process::resident("self");
+        let (rules, compiling) = rules(&order.setting)?;
         let mut config = EnforcerConfig {
             workers: vec![Pinning::Cpu(WORKER_CPU)],
             flows: order.setting.flows as usize,
@@ -82,7 +81,7 @@ impl Process {
         process.attach()?;
         let begin = Instant::now();
         process.enforcer.publish(process.rules.clone())?;
-        let time = begin.elapsed();
+        let time = compiling + begin.elapsed();
         let memory = process::resident("self").saturating_sub(before);
         Ok((process, Loaded { time, memory, flow_table: flow_table as u64 }))
     }
@@ -160,15 +159,23 @@ impl Process {
     }
 }
 
-/// The rules of a node, or of a gateway.
-fn rules(setting: &Setting) -> Result<RuleSet> {
-    if !matches!(setting.kind, Kind::PenstockList(_)) {
-        return Ok(policy::node(setting.rules, setting.seed));
-    }
-    let entries = policy::entries(setting.rules, setting.family, false, setting.seed);
-    let list = Policy::List(Arc::new(policy::list(&entries, setting.family)?));
-    let wire = WireRules { wire: policy::LIVE, egress: list.clone(), ingress: list };
-    Ok(RuleSet { wires: vec![wire] })
+/// The rules of a node, or of a gateway, as the engine takes them; and how long it took to make them of a text, if they are.
+fn rules(setting: &Setting) -> Result<(RuleSet, Duration)> {
+    let (egress, ingress, time) = match setting.kind {
+        Kind::PenstockList(_) => {
+            let entries = policy::entries(setting.rules, setting.family, false, setting.seed);
+            let list = Policy::List(Arc::new(policy::list(&entries, setting.family)?));
+            (list.clone(), list, Duration::ZERO)
+        }
+        Kind::Gateway(Gateway::Penstock(_)) => {
+            let dump = gateway::iptables(&gateway::services(setting.rules, setting.seed));
+            let begin = Instant::now();
+            let [egress, ingress] = gateway::stateful(&dump)?.map(Policy::Stateful);
+            (egress, ingress, begin.elapsed())
+        }
+        _ => return Ok((policy::node(setting.rules, setting.seed), Duration::ZERO)),
+    };
+    Ok((RuleSet { wires: vec![WireRules { wire: policy::LIVE, egress, ingress }] }, time))
 }
 
 /// The same rules but one: of a chain, the first has other ports; in the middle of a list stands one more.

@@ -194,11 +194,12 @@ impl Lowered {
         if !add.iter().chain(&remove).all(is_loose) {
             return None;
         }
+        let mut overlapping = Overlapping { set, known: HashMap::new() };
         let mut lists = Vec::with_capacity(self.lists.len());
         for listed in &self.lists {
             let mut listed = listed.clone();
             for range in &remove {
-                listed.without(name, set, range)?;
+                listed.without(name, &mut overlapping, range)?;
             }
             for range in &add {
                 listed.with(name, range)?;
@@ -252,7 +253,12 @@ impl Listed {
     }
 
     /// Without those of one that has left the set, but with what others have of it.
-    fn without(&mut self, name: &str, set: &Set, range: &RangeInclusive<Address>) -> Option<()> {
+    fn without(
+        &mut self,
+        name: &str,
+        overlapping: &mut Overlapping<'_>,
+        range: &RangeInclusive<Address>,
+    ) -> Option<()> {
         let family = Family::of(*range.start());
         for index in 0..self.segments.len() {
             let segment = self.segments[index].clone();
@@ -277,22 +283,19 @@ impl Listed {
                 places.push(place(low));
             }
             for place in places.into_iter().rev() {
-                self.cover(index, place, set)?;
+                self.cover(index, place, overlapping)?;
             }
         }
         Some(())
     }
 
     /// Puts, in the place of one range's boxes, those of what the set has of it.
-    fn cover(&mut self, index: usize, place: usize, set: &Set) -> Option<()> {
+    fn cover(&mut self, index: usize, place: usize, overlapping: &mut Overlapping<'_>) -> Option<()> {
         let segment = self.segments[index].clone();
         let old: Option<Vec<ListRule>> = (0..segment.group).map(|at| self.list.get(place + at)).collect();
         let old = old?;
         let range = segment.range(old.first()?);
-        let overlapping = ranges(set).filter(|of| *of.start() <= range.last() && *of.end() >= range.first());
-        let within: Vec<RangeInclusive<Address>> =
-            overlapping.map(|of| (*of.start()).max(range.first())..=(*of.end()).min(range.last())).collect();
-        let kept = addresses_of(&within, segment.family);
+        let kept = addresses_of(overlapping.within(range), segment.family);
         let kept = kept.iter().flat_map(|addresses| addresses.spans()).map(|span| {
             let (first, last) = crate::space::ends_of(*span, segment.family);
             AddressRange::new(first, last)
@@ -313,6 +316,23 @@ impl Listed {
         self.grow(index, by);
         // Without any element of its family there is nothing that a new one could be like.
         (self.segments[index].len >= 2 * segment.group).then_some(())
+    }
+}
+
+/// What a set has of ranges. All lists have boxes of the same ones, and to look through a large set takes its time.
+struct Overlapping<'a> {
+    set: &'a Set,
+    known: HashMap<(Address, Address), Vec<RangeInclusive<Address>>>,
+}
+
+impl Overlapping<'_> {
+    /// The parts of elements that are within a range.
+    fn within(&mut self, range: AddressRange) -> &[RangeInclusive<Address>] {
+        let (first, last) = (range.first(), range.last());
+        self.known.entry((first, last)).or_insert_with(|| {
+            let overlapping = ranges(self.set).filter(|of| *of.start() <= last && *of.end() >= first);
+            overlapping.map(|of| (*of.start()).max(first)..=(*of.end()).min(last)).collect()
+        })
     }
 }
 

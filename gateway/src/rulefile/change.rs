@@ -24,29 +24,33 @@ pub fn change_set(ruleset: &mut Ruleset, name: &str, add: &[String], remove: &[S
     let read = |text: &String| values::element(text, &set.dimensions).map_err(|reason| format!("set {name}: {reason}"));
     let mut came: Vec<Element> = add.iter().map(read).collect::<Result<_, _>>()?;
     let gone: Vec<Element> = remove.iter().map(read).collect::<Result<_, _>>()?;
-    if let Some(element) = gone.iter().find(|element| !set.elements.contains(element)) {
-        return Err(format!("set {name}: {} is not in it", values::show_element(element)));
+    let place = |element: &Element| set.elements.iter().position(|of| of == element);
+    let mut places = Vec::with_capacity(gone.len());
+    for element in &gone {
+        let missing = || format!("set {name}: {} is not in it", values::show_element(element));
+        places.push(place(element).ok_or_else(missing)?);
     }
-    came.retain(|element| !set.elements.contains(element));
-    let change = Change { came, gone };
-    change.make(&mut set.elements);
-    Ok(change)
+    came.retain(|element| place(element).is_none());
+    // From behind, so that the places in front stay what they are.
+    places.sort_unstable();
+    places.dedup();
+    for at in places.into_iter().rev() {
+        set.elements.swap_remove(at);
+    }
+    set.elements.extend(came.iter().cloned());
+    Ok(Change { came, gone })
 }
 
 impl Change {
-    fn make(&self, elements: &mut Vec<Element>) {
-        for element in &self.gone {
-            if let Some(at) = elements.iter().position(|of| of == element) {
-                elements.swap_remove(at);
-            }
-        }
-        elements.extend(self.came.iter().cloned());
-    }
-
     /// Takes it back.
     pub fn take_back(&self, ruleset: &mut Ruleset, name: &str) {
         if let Some(set) = ruleset.sets.get_mut(name) {
-            Change { came: self.gone.clone(), gone: self.came.clone() }.make(&mut set.elements);
+            for element in &self.came {
+                if let Some(at) = set.elements.iter().position(|of| of == element) {
+                    set.elements.swap_remove(at);
+                }
+            }
+            set.elements.extend(self.gone.iter().cloned());
         }
     }
 }

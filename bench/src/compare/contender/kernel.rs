@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use control::lab::netns::Namespace;
 
-use super::{Kind, Loaded, Setting, calico, nftables};
+use super::{Gateway, Kind, Loaded, Setting, calico, nftables};
 use crate::compare::policy::{self, Tracking};
-use crate::compare::process;
 use crate::compare::topology::{Family, Topology};
+use crate::compare::{gateway, process};
 
 /// One program's work: its words, and what it reads.
 type Step = (Vec<&'static str>, String);
@@ -63,7 +63,23 @@ fn steps(setting: &Setting) -> Vec<Step> {
         Kind::NftExact => nft(true, Tracking::Off),
         Kind::NftInterval => nft(false, Tracking::Off),
         Kind::NftConntrackInterval => nft(false, Tracking::On),
+        Kind::Gateway(way) => gateway_steps(setting, way),
         _ => Vec::new(),
+    }
+}
+
+fn gateway_steps(setting: &Setting, way: Gateway) -> Vec<Step> {
+    let services = gateway::services(setting.rules, setting.seed);
+    match way {
+        Gateway::Penstock(_) => Vec::new(),
+        Gateway::IptablesLegacy => vec![(restore(setting, true), gateway::iptables(&services))],
+        Gateway::IptablesNft => vec![(restore(setting, false), gateway::iptables(&services))],
+        Gateway::Ipset => vec![
+            (vec!["ipset", "restore"], gateway::ipset(&services)),
+            (restore(setting, true), gateway::ipset_rules()),
+        ],
+        Gateway::NftMap => vec![(vec!["nft", "-f", "-"], gateway::nft(&services, false))],
+        Gateway::NftRules => vec![(vec!["nft", "-f", "-"], gateway::nft(&services, true))],
     }
 }
 

@@ -38,6 +38,23 @@ impl PortKind {
     }
 }
 
+/// How a gateway's rules are carried out ([`crate::compare::gateway`]), behind connection tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Gateway {
+    /// Imported from what iptables-save prints, and compiled.
+    Penstock(PortKind),
+    /// The same text, loaded by iptables-legacy-restore.
+    IptablesLegacy,
+    /// The same text, loaded by iptables-nft-restore.
+    IptablesNft,
+    /// One rule and an ipset of (server, port, clients' network).
+    Ipset,
+    /// One rule and an nft verdict map of intervals.
+    NftMap,
+    /// nft, a rule a service.
+    NftRules,
+}
+
 /// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
@@ -47,6 +64,8 @@ pub enum Kind {
     PenstockStateless(PortKind),
     /// Penstock with a gateway's ordered rule list in place of a node's policies.
     PenstockList(PortKind),
+    /// A gateway's rules, as iptables has them.
+    Gateway(Gateway),
     /// A bare loop: nothing is looked at.
     Bare(PortKind),
     /// The kernel forwards without any filter.
@@ -86,6 +105,12 @@ impl Kind {
             Kind::Penstock(port) => format!("Penstock {}", port.name()),
             Kind::PenstockStateless(port) => format!("Penstock {}, tracking off", port.name()),
             Kind::PenstockList(port) => format!("Penstock {}, rule list", port.name()),
+            Kind::Gateway(Gateway::Penstock(port)) => format!("Penstock {}, imported", port.name()),
+            Kind::Gateway(Gateway::IptablesLegacy) => "iptables-legacy, as saved".to_owned(),
+            Kind::Gateway(Gateway::IptablesNft) => "iptables-nft, as saved".to_owned(),
+            Kind::Gateway(Gateway::Ipset) => "ipset ip,port,net".to_owned(),
+            Kind::Gateway(Gateway::NftMap) => "nft interval map of 4 fields".to_owned(),
+            Kind::Gateway(Gateway::NftRules) => "nft, a rule each".to_owned(),
             Kind::Bare(port) => format!("bare {} loop", port.name()),
             Kind::Forwarding => "kernel forwarding".to_owned(),
             Kind::IptablesLegacy => "iptables-legacy".to_owned(),
@@ -106,7 +131,13 @@ impl Kind {
 
     /// Whether it is Penstock, in whichever way.
     pub fn is_penstock(self) -> bool {
-        matches!(self, Kind::Penstock(_) | Kind::PenstockStateless(_) | Kind::PenstockList(_))
+        matches!(
+            self,
+            Kind::Penstock(_)
+                | Kind::PenstockStateless(_)
+                | Kind::PenstockList(_)
+                | Kind::Gateway(Gateway::Penstock(_))
+        )
     }
 
     /// Whether it moves frames in a process of its own, rather than in the kernel.
@@ -124,6 +155,7 @@ impl Kind {
         match self {
             Kind::Penstock(_)
             | Kind::PenstockList(_)
+            | Kind::Gateway(_)
             | Kind::IptablesLegacyConntrack
             | Kind::IptablesNftConntrack
             | Kind::Calico
@@ -138,6 +170,7 @@ impl Kind {
             Kind::Penstock(PortKind::Tap)
             | Kind::PenstockStateless(PortKind::Tap)
             | Kind::PenstockList(PortKind::Tap)
+            | Kind::Gateway(Gateway::Penstock(PortKind::Tap))
             | Kind::Bare(PortKind::Tap) => Middle::Taps,
             kind if kind.is_userspace() => Middle::Wire,
             Kind::XdpRedirect | Kind::XdpPolicy | Kind::XdpConntrackPolicy => Middle::Wire,
@@ -148,10 +181,17 @@ impl Kind {
     /// Why it cannot take part on this machine, if so.
     pub fn missing(self) -> Option<String> {
         let programs: &[&str] = match self {
-            Kind::IptablesLegacy | Kind::IptablesLegacyConntrack => &["iptables-legacy-restore"],
-            Kind::IptablesNft | Kind::IptablesNftConntrack => &["iptables-nft-restore"],
-            Kind::Calico | Kind::Ipset => &["iptables-legacy-restore", "ipset"],
-            Kind::NftExact | Kind::NftInterval | Kind::NftConntrackInterval => &["nft"],
+            Kind::IptablesLegacy | Kind::IptablesLegacyConntrack | Kind::Gateway(Gateway::IptablesLegacy) => {
+                &["iptables-legacy-restore"]
+            }
+            Kind::IptablesNft | Kind::IptablesNftConntrack | Kind::Gateway(Gateway::IptablesNft) => {
+                &["iptables-nft-restore"]
+            }
+            Kind::Calico | Kind::Ipset | Kind::Gateway(Gateway::Ipset) => &["iptables-legacy-restore", "ipset"],
+            Kind::NftExact
+            | Kind::NftInterval
+            | Kind::NftConntrackInterval
+            | Kind::Gateway(Gateway::NftMap | Gateway::NftRules) => &["nft"],
             Kind::XdpRedirect | Kind::XdpPolicy | Kind::XdpConntrackPolicy => &["clang"],
             Kind::Testpmd(_) => &["dpdk-testpmd"],
             _ => &[],

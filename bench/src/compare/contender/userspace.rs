@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use control::lab::netns::Namespace;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Loaded, PortKind, Setting};
+use super::{Gateway, Kind, Loaded, PortKind, Setting};
 use crate::compare::policy::Tracking;
 use crate::compare::process::Background;
 use crate::compare::topology::Topology;
@@ -113,7 +113,10 @@ fn wires(topology: &Topology, port: PortKind, is_pair: bool) -> Vec<WirePlace> {
 pub fn start(setting: &Setting, topology: &Topology) -> Result<(Vec<Background>, Loaded)> {
     let own = program()?.display().to_string();
     match setting.kind {
-        Kind::Penstock(port) | Kind::PenstockStateless(port) | Kind::PenstockList(port) => {
+        Kind::Penstock(port)
+        | Kind::PenstockStateless(port)
+        | Kind::PenstockList(port)
+        | Kind::Gateway(Gateway::Penstock(port)) => {
             let tracking = setting.kind.tracking() == Tracking::On;
             let wires = wires(topology, port, setting.is_pair);
             let order = WorkerOrder { setting: *setting, wires, port, tracking };
