@@ -1,0 +1,245 @@
+//! The fate of each packet that the kernel saw, beside what the rules say of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use gateway::judge::{RuleAt, Verdict};
+use gateway::model::{Hook, Limit, Per, RejectWith, Ruleset, States};
+
+use crate::kernel::Kernel;
+use crate::observer::{Phase, Seen};
+use crate::packet::{Packet, Read, read};
+
+/// How many disagreements are told in full.
+const TOLD: usize = 20;
+
+/// A packet that is at the filter table.
+struct Open {
+    hook: Hook,
+    bytes: Vec<u8>,
+    read: Read,
+    expected: Verdict,
+    /// For people: the packet and the rule that was expected to decide.
+    story: String,
+    refused: Option<RejectWith>,
+}
+
+/// Figures, and what the kernel's counters have to be.
+pub(crate) struct Fates<'a> {
+    ruleset: &'a Ruleset,
+    tokens: HashMap<RuleAt, u32>,
+    met: HashMap<u32, u64>,
+    /// Packets that were sent.
+    pub(crate) sent: u64,
+    /// Packets that the filter table judged, each hook by itself.
+    pub(crate) judged: BTreeMap<&'static str, u64>,
+    /// Fates, as the kernel has them.
+    pub(crate) fates: BTreeMap<String, u64>,
+    /// Refusals that nobody is told of, by reason.
+    pub(crate) silent: BTreeMap<&'static str, u64>,
+    /// Packets that never reached the table, by kind.
+    pub(crate) excluded: BTreeMap<String, u64>,
+    /// The states that the kernel gave to the kinds of packets.
+    pub(crate) states: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Packets that passed a hook behind which they go out.
+    pub(crate) passed_out: u64,
+    disagreements: u64,
+    told: String,
+}
+
+/// A state's name.
+pub(crate) fn name(state: States) -> &'static str {
+    States::NAMES.iter().find(|(_, of)| *of == state).map_or("none", |(name, _)| name)
+}
+
+impl<'a> Fates<'a> {
+    pub(crate) fn new(ruleset: &'a Ruleset) -> Fates<'a> {
+        Fates {
+            ruleset,
+            tokens: HashMap::new(),
+            met: HashMap::new(),
+            sent: 0,
+            judged: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            excluded: BTreeMap::new(),
+            states: BTreeMap::new(),
+            passed_out: 0,
+            disagreements: 0,
+            told: String::new(),
+        }
+    }
+
+    /// Sends a packet and compares. `kind` names it in the tables of what was excluded and of states. Answers its state.
+    pub(crate) fn send(&mut self, kernel: &mut Kernel, kind: &str, packet: &Packet) -> Option<States> {
+        self.send_bytes(kernel, kind, packet, &packet.bytes())
+    }
+
+    /// As [`Fates::send`], with other bytes.
+    pub(crate) fn send_bytes(&mut self, kernel: &mut Kernel, kind: &str, packet: &Packet, bytes: &[u8]) -> Option<States> {
+        self.sent += 1;
+        let seen = match kernel.send_bytes(packet, bytes) {
+            Ok(seen) => seen,
+            Err(error) => {
+                *self.excluded.entry(format!("{kind}: not sent: {}", error.kind())).or_default() += 1;
+                return None;
+            }
+        };
+        let ours = |event: &&Seen| {
+            let same = |read: Read| {
+                (read.source, read.destination, read.protocol) == (packet.source, packet.destination, packet.protocol)
+            };
+            event.hook == packet.hook && read(&event.bytes).is_some_and(same)
+        };
+        let state = seen.iter().filter(ours).find_map(|event| match event.phase {
+            Phase::Before(state) => Some(state),
+            _ => None,
+        });
+        self.take(kernel, seen);
+        match state {
+            Some(state) => *self.states.entry(kind.to_owned()).or_default().entry(name(state)).or_default() += 1,
+            None => *self.excluded.entry(kind.to_owned()).or_default() += 1,
+        }
+        state
+    }
+
+    /// Follows packets through the table. What is sent because of a packet comes while that packet is still there.
+    fn take(&mut self, kernel: &Kernel, seen: Vec<Seen>) {
+        let mut open: Vec<Open> = Vec::new();
+        for event in seen {
+            match event.phase {
+                Phase::Before(state) => {
+                    let opened = self.judge(kernel, event, state);
+                    open.extend(opened);
+                }
+                Phase::Sent => {
+                    let (Some(last), Some(answer)) = (open.last_mut(), read(&event.bytes)) else { continue };
+                    last.refused = last.refused.or_else(|| answer.refuses(&last.read));
+                }
+                Phase::After => {
+                    let same = |one: &Open| one.hook == event.hook && one.bytes == event.bytes;
+                    let Some(at) = open.iter().rposition(same) else { panic!("behind the table only: {event:?}") };
+                    for above in open.drain(at + 1..).collect::<Vec<_>>() {
+                        self.close(above, false);
+                    }
+                    let passed = open.pop().expect("it was found");
+                    self.passed_out += u64::from(kernel.interface(event.output).is_some_and(|name| name != "lo"));
+                    self.close(passed, true);
+                }
+            }
+        }
+        for rest in open {
+            self.close(rest, false);
+        }
+    }
+
+    fn judge(&mut self, kernel: &Kernel, event: Seen, state: States) -> Option<Open> {
+        let read = read(&event.bytes)?;
+        let (input, output) = (kernel.interface(event.input), kernel.interface(event.output));
+        let header = read.header(input, output, state);
+        let tokens = &mut self.tokens;
+        let judgement = self.ruleset.judge(event.hook, &header, &mut |at, limit| token(tokens, at, limit));
+        for at in &judgement.met {
+            *self.met.entry(self.ruleset.chains[at.chain].rules[at.rule].origin.line).or_default() += 1;
+        }
+        let rule = judgement.rule.map_or("the policy".to_owned(), |at| {
+            let chain = &self.ruleset.chains[at.chain];
+            format!("rule {} of {} ({})", at.rule + 1, chain.name, chain.rules[at.rule].origin)
+        });
+        *self.judged.entry(event.hook.name()).or_default() += 1;
+        let story = format!("{} {header:?}: by {rule}", event.hook.name());
+        Some(Open { hook: event.hook, bytes: event.bytes, read, expected: judgement.verdict, story, refused: None })
+    }
+
+    fn close(&mut self, open: Open, passed: bool) {
+        let fate = match (passed, open.refused) {
+            (true, _) => Verdict::Allow,
+            (false, Some(with)) => Verdict::Reject(with),
+            (false, None) => Verdict::Drop,
+        };
+        *self.fates.entry(format!("{fate:?}")).or_default() += 1;
+        if fate == open.expected {
+            return;
+        }
+        if let (Verdict::Drop, Verdict::Reject(with)) = (fate, open.expected)
+            && let Some(reason) = open.read.silence(with)
+        {
+            *self.silent.entry(reason).or_default() += 1;
+            return;
+        }
+        self.disagreements += 1;
+        if self.disagreements <= TOLD as u64 {
+            let Open { story, expected, .. } = open;
+            writeln!(self.told, "  {story}: expected {expected:?}, the kernel says {fate:?}").expect("writing to a string");
+        }
+    }
+
+    /// All disagreements: of fates, of counters, and rules that no packet met although they are not among the `unreachable`
+    /// (beginnings of their lines).
+    pub(crate) fn complaints(&self, dump: &str, kernel: &Kernel, unreachable: &[&str]) -> String {
+        let mut text = self.told.clone();
+        if self.disagreements > 0 {
+            writeln!(text, "{} packets of {:?} fare otherwise", self.disagreements, self.judged).expect("a string");
+        }
+        let counters = kernel.counters();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (number, line) in dump.lines().enumerate() {
+            let Some(chain) = line.strip_prefix("-A ").and_then(|rest| rest.split(' ').next()) else { continue };
+            let place = places.entry(chain).or_default();
+            let counted = counters.get(&(chain.to_owned(), *place)).copied().unwrap_or(0);
+            *place += 1;
+            let met = self.met.get(&(number as u32 + 1)).copied().unwrap_or(0);
+            if counted != met {
+                writeln!(text, "  {}: {line}: the kernel counts {counted}, we {met}", number + 1).expect("a string");
+            }
+            let known = unreachable.iter().any(|one| line.starts_with(one));
+            if (counted == 0) != known {
+                let what = if known { "was met, though it is taken as unreachable" } else { "no packet met it" };
+                writeln!(text, "  {}: {line}: {what}", number + 1).expect("a string");
+            }
+        }
+        text
+    }
+
+    /// Figures for people.
+    pub(crate) fn summary(&self, kernel: &Kernel) -> String {
+        format!(
+            "{} sent; judged {:?}; fates {:?}; refused in silence {:?}; excluded {} ({:?}); the IP layer's counters {:?}",
+            self.sent,
+            self.judged,
+            self.fates,
+            self.silent,
+            self.excluded.values().sum::<u64>(),
+            self.excluded,
+            kernel.refusals()
+        )
+    }
+}
+
+/// A token, if there is one. Limits are either so slow that no token comes back while a test runs, or so fast that there is
+/// always one (see `slow_limits`).
+fn token(tokens: &mut HashMap<RuleAt, u32>, at: RuleAt, limit: &Limit) -> bool {
+    if limit.per == Per::Second {
+        return true;
+    }
+    let left = tokens.entry(at).or_insert(limit.burst);
+    let some = *left > 0;
+    *left = left.saturating_sub(1);
+    some
+}
+
+/// A dump whose limits give their burst and then nothing for as long as a test runs. Fast ones (thousands a second) stay.
+pub(crate) fn slow_limits(dump: &str) -> String {
+    dump.lines()
+        .map(|line| {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            for at in 1..words.len() {
+                let fast = words[at].split_once('/').is_some_and(|(packets, _)| packets.len() > 3);
+                if words[at - 1] == "--limit" && !fast {
+                    words[at] = "1/hour";
+                }
+            }
+            words.join(" ") + "\n"
+        })
+        .collect()
+}
