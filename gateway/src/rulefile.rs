@@ -35,7 +35,7 @@ mod write;
 
 use std::path::Path;
 
-pub use change::change_set;
+pub use change::{Change, change_set};
 pub use write::{line, write, write_elements};
 
 use crate::check::{Problem, Severity};

@@ -155,7 +155,7 @@ impl HowArgs {
         if self.dry_run {
             return Ok(Outcome::Done);
         }
-        if !plan.cuts.is_empty() && !self.yes && !agreed(&format!("Cut {} flows?", plan.cuts.len()))? {
+        if plan.cut > 0 && !self.yes && !agreed(&format!("Cut {} flows?", plan.cut))? {
             write_stdout("nothing has been changed\n")?;
             return Ok(Outcome::No);
         }
@@ -206,16 +206,19 @@ fn agreed(question: &str) -> Result<bool, Failure> {
 /// A plan for people.
 fn told(plan: &Plan) -> String {
     let mut text = String::new();
-    let mut list = |head: &str, lines: &[String]| {
+    let list = |text: &mut String, head: &str, lines: &[String]| {
         if !lines.is_empty() {
-            text += &format!("{head} ({}):\n", lines.len());
-            lines.iter().for_each(|line| text += &format!("  {line}\n"));
+            *text += &format!("{head}:\n");
+            lines.iter().for_each(|line| *text += &format!("  {line}\n"));
         }
     };
-    list("newly allowed, an example of each kind", &plan.allows);
-    list("newly denied, an example of each kind", &plan.denies);
-    list("refused otherwise, an example of each kind", &plan.refuses);
-    list("live flows that will be cut", &plan.cuts);
+    list(&mut text, "newly allowed, an example of each kind", &plan.allows);
+    list(&mut text, "newly denied, an example of each kind", &plan.denies);
+    list(&mut text, "refused otherwise, an example of each kind", &plan.refuses);
+    list(&mut text, "live flows that will be cut", &plan.cuts);
+    if plan.cut > plan.cuts.len() as u64 {
+        text += &format!("  and {} more\n", plan.cut - plan.cuts.len() as u64);
+    }
     if plan.allows.is_empty() && plan.denies.is_empty() && plan.refuses.is_empty() {
         text += match plan.incomplete {
             Some(_) => "no difference was found\n",
@@ -225,7 +228,7 @@ fn told(plan: &Plan) -> String {
     if let Some(reason) = &plan.incomplete {
         text += &format!("the comparison is not complete: {reason}\n");
     }
-    if plan.cuts.is_empty() {
+    if plan.cut == 0 {
         text += &format!("none of {} live flows will be cut\n", plan.flows);
     }
     text

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ::gateway::model::Ruleset;
+use dataplane::flow::FlowState;
 
 use super::config::Config;
 use super::running::Daemon;
@@ -47,6 +48,10 @@ impl Serving for Daemon {
         let wires = self.wires();
         let flows = self.enforcer.flows().map_err(|error| error.to_string())?;
         let of = |flow: dataplane::flow::FlowInfo| {
+            // What is over, or cut already, loses nothing.
+            if matches!(flow.state, FlowState::TimeWait | FlowState::Close | FlowState::Cut | FlowState::Aborted) {
+                return None;
+            }
             let wire = wires.iter().find(|wire| wire.id == flow.wire)?;
             Some(FlowNow { wire: wire.config.name.clone(), direction: flow.direction, tuple: flow.tuple })
         };

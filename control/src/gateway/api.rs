@@ -64,8 +64,10 @@ pub struct Plan {
     pub refuses: Vec<String>,
     /// What of the comparison is missing, if it is.
     pub incomplete: Option<String>,
-    /// Live flows that will be cut.
+    /// Live flows that will be cut: the first of them.
     pub cuts: Vec<String>,
+    /// How many will be.
+    pub cut: u64,
     /// Live flows in all.
     pub flows: u64,
     /// The version that is in force.

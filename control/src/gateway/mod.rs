@@ -31,13 +31,31 @@ use crate::daemon::config::{Config, GatewayConfig, Occupant};
 pub(crate) use plan::FlowNow;
 pub(crate) use serve::{Serving, start};
 
-/// Rules that have been compiled for the wires of a gateway.
+/// Rules that have been compiled for the wires of a gateway. Sets change in place; nothing else does.
 #[derive(Debug)]
 pub(crate) struct Rules {
     /// As they are written.
-    pub(crate) ruleset: Ruleset,
+    ruleset: Mutex<Ruleset>,
     /// What the engine is told.
-    pub(crate) lowered: Lowered,
+    lowered: Mutex<Arc<Lowered>>,
+}
+
+impl Rules {
+    fn new(ruleset: Ruleset, lowered: Lowered) -> Arc<Rules> {
+        Arc::new(Rules { ruleset: Mutex::new(ruleset), lowered: Mutex::new(Arc::new(lowered)) })
+    }
+
+    fn ruleset(&self) -> MutexGuard<'_, Ruleset> {
+        self.ruleset.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lowered(&self) -> Arc<Lowered> {
+        Arc::clone(&self.lowered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_lowered(&self, lowered: Arc<Lowered>) {
+        *self.lowered.lock().unwrap_or_else(PoisonError::into_inner) = lowered;
+    }
 }
 
 /// Rules in force.
@@ -61,6 +79,8 @@ struct Unconfirmed {
     version: u32,
     before: InForce,
     until: Instant,
+    /// Whether nobody has ever confirmed it.
+    fresh: bool,
 }
 
 struct State {
@@ -176,7 +196,7 @@ impl Gateway {
                 version
             }
         };
-        let in_force = InForce { version: version.number, rules: Arc::new(Rules { ruleset, lowered }) };
+        let in_force = InForce { version: version.number, rules: Rules::new(ruleset, lowered) };
         let state = Mutex::new(State { in_force, planned: None, unconfirmed: None, plans: 0 });
         Ok(Gateway { placements, workers, versions, state })
     }
@@ -189,7 +209,8 @@ impl Gateway {
     /// What holds on a wire.
     pub(crate) fn policies(&self, wire: &str) -> Option<[Policy; 2]> {
         let state = lock(&self.state);
-        let rules = state.in_force.rules.lowered.wires.get(wire)?;
+        let lowered = state.in_force.rules.lowered();
+        let rules = lowered.wires.get(wire)?;
         Some(Direction::BOTH.map(|direction| Policy::Stateful(Arc::clone(&rules[direction as usize]))))
     }
 
@@ -218,10 +239,11 @@ impl Gateway {
 
     fn plan_for(&self, ruleset: Ruleset, version: Option<u32>, flows: &[FlowNow]) -> Result<Plan, Refused> {
         let before = lock(&self.state).in_force.clone();
-        let lowered =
-            lower(&ruleset, &self.placements, self.workers, Some((&before.rules.ruleset, &before.rules.lowered)));
-        let lowered = lowered.map_err(|error| Refused::Input(error.to_string()))?;
-        let rules = Arc::new(Rules { ruleset, lowered });
+        let lowered = {
+            let (written, known) = (before.rules.ruleset(), before.rules.lowered());
+            lower(&ruleset, &self.placements, self.workers, Some((&written, &known)))
+        };
+        let rules = Rules::new(ruleset, lowered.map_err(|error| Refused::Input(error.to_string()))?);
         let mut plan = plan::compare(&before.rules, &rules, flows);
         let mut state = lock(&self.state);
         state.plans += 1;
@@ -250,7 +272,7 @@ impl Gateway {
         };
         let kept = match planned.version {
             Some(version) => version,
-            None => self.versions.keep(&whole(&planned.rules.ruleset)).map_err(Refused::system)?.number,
+            None => self.versions.keep(&whole(&planned.rules.ruleset())).map_err(Refused::system)?.number,
         };
         // What is not confirmed yet is not what one goes back to.
         let before = state.unconfirmed.take().map_or_else(|| state.in_force.clone(), |unconfirmed| unconfirmed.before);
@@ -266,7 +288,11 @@ impl Gateway {
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         match confirm {
             None => self.versions.confirm(kept).map_err(Refused::system)?,
-            Some(time) => self.go_back_after(time, kept, before, publisher)?,
+            Some(time) => {
+                let fresh = planned.version.is_none();
+                let unconfirmed = Unconfirmed { version: kept, before, until: Instant::now() + time, fresh };
+                self.go_back_after(time, unconfirmed, publisher)?;
+            }
         }
         info!(version = kept, took, "rules in force");
         Ok(Applied { version: kept, unconfirmed: confirm.map(|time| time.as_secs()), took })
@@ -275,12 +301,11 @@ impl Gateway {
     fn go_back_after(
         self: &Arc<Self>,
         time: Duration,
-        version: u32,
-        before: InForce,
+        unconfirmed: Unconfirmed,
         publisher: &Arc<impl Publish + Send + Sync + 'static>,
     ) -> Result<(), Refused> {
-        let until = Instant::now() + time;
-        lock(&self.state).unconfirmed = Some(Unconfirmed { version, before, until });
+        let (version, until) = (unconfirmed.version, unconfirmed.until);
+        lock(&self.state).unconfirmed = Some(unconfirmed);
         let (gateway, publisher) = (Arc::clone(self), Arc::clone(publisher));
         let thread = std::thread::Builder::new().name("confirm".to_owned()).spawn(move || {
             std::thread::sleep(time);
@@ -300,13 +325,18 @@ impl Gateway {
             }
         };
         let back_to = unconfirmed.before.version;
-        let running = std::mem::replace(&mut state.in_force, unconfirmed.before);
+        let running = std::mem::replace(&mut state.in_force, unconfirmed.before.clone());
         drop(state);
         match publisher.publish() {
-            Ok(()) => warn!(
-                version = back_to,
-                "nobody confirmed version {version} in time: the rules before it are in force again"
-            ),
+            Ok(()) => {
+                if unconfirmed.fresh {
+                    self.versions.discard(version);
+                }
+                warn!(
+                    version = back_to,
+                    "nobody confirmed version {version} in time: the rules before it are in force again"
+                );
+            }
             Err(reason) => {
                 lock(&self.state).in_force = running;
                 tracing::error!(
@@ -353,27 +383,31 @@ impl Gateway {
         publisher: &impl Publish,
     ) -> Result<Changed, Refused> {
         let began = Instant::now();
-        let before = lock(&self.state).in_force.clone();
-        let mut ruleset = before.rules.ruleset.clone();
-        rulefile::change_set(&mut ruleset, name, add, remove).map_err(Refused::Input)?;
+        let InForce { version, rules } = lock(&self.state).in_force.clone();
+        // Held to the end: changes of sets come one after the other.
+        let mut ruleset = rules.ruleset();
+        let change = rulefile::change_set(&mut ruleset, name, add, remove).map_err(Refused::Input)?;
         let elements = ruleset.sets.get(name).map_or(0, |set| set.elements.len()) as u64;
-        let lowered =
-            lower(&ruleset, &self.placements, self.workers, Some((&before.rules.ruleset, &before.rules.lowered)));
-        let lowered = lowered.map_err(|error| Refused::Input(error.to_string()))?;
-        let rules = Arc::new(Rules { ruleset, lowered });
-        let mut state = lock(&self.state);
-        if !Arc::ptr_eq(&state.in_force.rules, &before.rules) {
-            return Err(Refused::System("the rules have just been changed by somebody else; try again".to_owned()));
-        }
-        state.in_force.rules = Arc::clone(&rules);
-        drop(state);
-        if let Err(reason) = publisher.publish() {
-            lock(&self.state).in_force = before;
-            return Err(Refused::System(reason));
+        let before = rules.lowered();
+        let lowered = match before.with_elements(&ruleset, name, &change) {
+            Some(lowered) => Ok(lowered),
+            None => lower(&ruleset, &self.placements, self.workers, Some((&ruleset, &before))),
+        };
+        let refused = match lowered {
+            Ok(lowered) => {
+                rules.set_lowered(Arc::new(lowered));
+                publisher.publish().err().map(Refused::System)
+            }
+            Err(error) => Some(Refused::Input(error.to_string())),
+        };
+        if let Some(refused) = refused {
+            rules.set_lowered(before);
+            change.take_back(&mut ruleset, name);
+            return Err(refused);
         }
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         if save {
-            self.versions.replace(before.version, &whole(&rules.ruleset)).map_err(|error| {
+            self.versions.replace(version, &whole(&ruleset)).map_err(|error| {
                 Refused::System(format!(
                     "the set is changed, but a restart will not know of it: it can't be saved ({error})"
                 ))

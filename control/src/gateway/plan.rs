@@ -32,7 +32,7 @@ pub(crate) struct FlowNow {
 /// Compares rules with those in force.
 pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan {
     let mut plan = Plan { flows: flows.len() as u64, ..Plan::default() };
-    let differences = match equivalence::compare(&before.ruleset, &after.ruleset, &Options::default()) {
+    let differences = match equivalence::compare(&before.ruleset(), &after.ruleset(), &Options::default()) {
         Ok(comparison) => {
             if !comparison.undecided.is_empty() {
                 plan.incomplete = Some(format!("not compared to the end: {}", comparison.undecided.join(", ")));
@@ -56,15 +56,15 @@ pub(super) fn compare(before: &Rules, after: &Rules, flows: &[FlowNow]) -> Plan 
             list.push(difference.to_string());
         }
     }
-    plan.cuts = cut(after, flows);
+    (plan.cuts, plan.cut) = cut(after, flows);
     plan
 }
 
-/// The flows that pass by the rules in force, and would not open by these.
-fn cut(after: &Rules, flows: &[FlowNow]) -> Vec<String> {
-    let tables: HashMap<&str, [StatefulTable; 2]> = (after.lowered.wires.iter())
-        .map(|(wire, rules)| (wire.as_str(), rules.each_ref().map(StatefulTable::new)))
-        .collect();
+/// The flows that pass by the rules in force, and would not open by these: the first ones, and how many.
+fn cut(after: &Rules, flows: &[FlowNow]) -> (Vec<String>, u64) {
+    let lowered = after.lowered();
+    let tables: HashMap<&str, [StatefulTable; 2]> =
+        (lowered.wires.iter()).map(|(wire, rules)| (wire.as_str(), rules.each_ref().map(StatefulTable::new))).collect();
     let is_cut = |flow: &&FlowNow| {
         let Some(tables) = tables.get(flow.wire.as_str()) else { return false };
         let table = &tables[flow.direction as usize];
@@ -72,14 +72,15 @@ fn cut(after: &Rules, flows: &[FlowNow]) -> Vec<String> {
         let decision = table.rules().granted(table.judge(flow.direction, ConnectionState::New, query));
         !matches!(decision.action, Action::Allow | Action::Pass)
     };
-    let line = |flow: &FlowNow| format!("{} {} {:?}", flow.wire, flow.direction.name(), flow.tuple);
-    flows.iter().filter(is_cut).map(line).collect()
+    let cut: Vec<&FlowNow> = flows.iter().filter(is_cut).collect();
+    let line = |flow: &&FlowNow| format!("{} {} {:?}", flow.wire, flow.direction.name(), flow.tuple);
+    (cut.iter().take(LISTED).map(line).collect(), cut.len() as u64)
 }
 
 /// All rules, chain by chain, with what they have met.
 pub(super) fn rule_lines(rules: &Rules) -> Vec<RuleLine> {
     let now = Clocks::read().engine;
-    let lowered = &rules.lowered;
+    let (lowered, ruleset) = (rules.lowered(), rules.ruleset());
     let counted = |hits: RuleHits, line: RuleLine| RuleLine {
         packets: hits.packets,
         bytes: hits.bytes,
@@ -87,7 +88,7 @@ pub(super) fn rule_lines(rules: &Rules) -> Vec<RuleLine> {
         ..line
     };
     let mut lines = Vec::new();
-    for (index, chain) in rules.ruleset.chains.iter().enumerate() {
+    for (index, chain) in ruleset.chains.iter().enumerate() {
         let family = chain.families.map(|family| family.to_string());
         let head = RuleLine { chain: chain.name.clone(), family, ..RuleLine::default() };
         for (number, rule) in chain.rules.iter().enumerate() {
@@ -97,7 +98,7 @@ pub(super) fn rule_lines(rules: &Rules) -> Vec<RuleLine> {
                 number: number as u32 + 1,
                 name: rule.name.clone(),
                 comment: rule.comment.clone(),
-                rule: rulefile::line(rule, chain.families, &rules.ruleset),
+                rule: rulefile::line(rule, chain.families, &ruleset),
                 ..head.clone()
             };
             lines.push(counted(hits, line));

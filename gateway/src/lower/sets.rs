@@ -15,7 +15,8 @@ use dataplane::rules::list::{AddressRange, Edit, ListRule, RuleList};
 use super::Lowered;
 use crate::flat::FlatList;
 use crate::judge::RuleAt;
-use crate::model::{Action, Dimension, End, Family, Match, Part, Ruleset, Set, Test};
+use crate::model::{Action, Dimension, Element, End, Family, Match, Part, Ruleset, Set, Test};
+use crate::rulefile::Change;
 use crate::space::addresses_of;
 
 /// Fewer elements are worked out anew: they may come to one range, which hides other rules.
@@ -174,26 +175,26 @@ fn ranges(set: &Set) -> impl Iterator<Item = RangeInclusive<Address>> + '_ {
 
 impl Lowered {
     /// The same with other elements in a set, of which `after` has all that are there now. `None` if everything has to be worked out anew.
-    pub fn with_elements(
-        &self,
-        after: &Ruleset,
-        name: &str,
-        add: &[RangeInclusive<Address>],
-        remove: &[RangeInclusive<Address>],
-    ) -> Option<Lowered> {
+    pub fn with_elements(&self, after: &Ruleset, name: &str, change: &Change) -> Option<Lowered> {
         let set = after.sets.get(name).filter(|set| is_large(set))?;
+        let address = |element: &Element| match &element[..] {
+            [Part::Addresses(range)] => Some(range.clone()),
+            _ => None,
+        };
+        let of = |elements: &[Element]| elements.iter().map(address).collect::<Option<Vec<_>>>();
+        let (add, remove) = (of(&change.came)?, of(&change.gone)?);
         let is_loose =
             |range: &RangeInclusive<Address>| self.loose.contains(&(name.to_owned(), Family::of(*range.start())));
-        if !add.iter().chain(remove).all(is_loose) {
+        if !add.iter().chain(&remove).all(is_loose) {
             return None;
         }
         let mut lists = Vec::with_capacity(self.lists.len());
         for listed in &self.lists {
             let mut listed = listed.clone();
-            for range in remove {
+            for range in &remove {
                 listed.without(name, set, range)?;
             }
-            for range in add {
+            for range in &add {
                 listed.with(name, range)?;
             }
             if listed.list.wants_merge() {

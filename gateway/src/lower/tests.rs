@@ -221,7 +221,8 @@ fn elements_come_and_go_as_if_all_were_worked_out_anew() {
                 add.push(range);
             }
             let context = format!("PENSTOCK_SEED={seed}, round {round}, step {step}: {name} {add:?} {remove:?}");
-            lowered = lowered.with_elements(&ruleset, name, &add, &remove).unwrap_or_else(|| panic!("{context}"));
+            lowered =
+                lowered.with_elements(&ruleset, name, &change(&add, &remove)).unwrap_or_else(|| panic!("{context}"));
             let range = add.iter().chain(&remove).next().unwrap();
             for direction in Direction::BOTH {
                 let table = StatefulTable::new(&lowered.wires["wire"][direction as usize]);
@@ -275,7 +276,17 @@ fn sets_that_are_named_otherwise_are_worked_out_anew() {
         ruleset.chains[0].rules.push(other);
         let lowered = lower(&ruleset, &placements, 1, None).unwrap();
         let more = addresses(1);
-        assert!(lowered.with_elements(&ruleset, "from", &more, &[]).is_none());
-        assert!(lowered.with_elements(&ruleset, "to", &more, &[]).is_some());
+        assert!(lowered.with_elements(&ruleset, "from", &change(&more, &[])).is_none());
+        assert!(lowered.with_elements(&ruleset, "to", &change(&more, &[])).is_some());
     }
+}
+
+fn change(
+    add: &[std::ops::RangeInclusive<dataplane::address::Address>],
+    remove: &[std::ops::RangeInclusive<dataplane::address::Address>],
+) -> crate::rulefile::Change {
+    let elements = |ranges: &[std::ops::RangeInclusive<_>]| {
+        ranges.iter().map(|range| vec![Part::Addresses(range.clone())]).collect()
+    };
+    crate::rulefile::Change { came: elements(add), gone: elements(remove) }
 }

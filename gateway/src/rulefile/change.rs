@@ -3,29 +3,52 @@
 use crate::model::{Element, Ruleset};
 use crate::values;
 
+/// What has come into a set, and what has left it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Elements that are new.
+    pub came: Vec<Element>,
+    /// Elements that are gone.
+    pub gone: Vec<Element>,
+}
+
 /// Puts elements into a set and takes others out of it. One that is there already stays as it is.
 ///
 /// # Errors
 /// No such set, an element that does not fit it, one to be taken out that is not there: in a sentence, and nothing has changed then.
-pub fn change_set(ruleset: &mut Ruleset, name: &str, add: &[String], remove: &[String]) -> Result<(), String> {
+pub fn change_set(ruleset: &mut Ruleset, name: &str, add: &[String], remove: &[String]) -> Result<Change, String> {
     let known = ruleset.sets.keys().cloned().collect::<Vec<_>>().join(", ");
     let Some(set) = ruleset.sets.get_mut(name) else {
         return Err(format!("there is no set {name}; there are {}", if known.is_empty() { "none" } else { &known }));
     };
     let read = |text: &String| values::element(text, &set.dimensions).map_err(|reason| format!("set {name}: {reason}"));
-    let add: Vec<Element> = add.iter().map(read).collect::<Result<_, _>>()?;
-    let remove: Vec<Element> = remove.iter().map(read).collect::<Result<_, _>>()?;
-    let mut elements = set.elements.clone();
-    for element in &remove {
-        let Some(at) = elements.iter().position(|of| of == element) else {
-            return Err(format!("set {name}: {} is not in it", values::show_element(element)));
-        };
-        elements.swap_remove(at);
+    let mut came: Vec<Element> = add.iter().map(read).collect::<Result<_, _>>()?;
+    let gone: Vec<Element> = remove.iter().map(read).collect::<Result<_, _>>()?;
+    if let Some(element) = gone.iter().find(|element| !set.elements.contains(element)) {
+        return Err(format!("set {name}: {} is not in it", values::show_element(element)));
     }
-    let new: Vec<Element> = add.into_iter().filter(|element| !elements.contains(element)).collect();
-    elements.extend(new);
-    set.elements = elements;
-    Ok(())
+    came.retain(|element| !set.elements.contains(element));
+    let change = Change { came, gone };
+    change.make(&mut set.elements);
+    Ok(change)
+}
+
+impl Change {
+    fn make(&self, elements: &mut Vec<Element>) {
+        for element in &self.gone {
+            if let Some(at) = elements.iter().position(|of| of == element) {
+                elements.swap_remove(at);
+            }
+        }
+        elements.extend(self.came.iter().cloned());
+    }
+
+    /// Takes it back.
+    pub fn take_back(&self, ruleset: &mut Ruleset, name: &str) {
+        if let Some(set) = ruleset.sets.get_mut(name) {
+            Change { came: self.gone.clone(), gone: self.came.clone() }.make(&mut set.elements);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +63,10 @@ mod tests {
         change_set(&mut ruleset, "a", &texts(&["10.0.0.3", "10.0.0.2"]), &texts(&["10.0.0.1"])).unwrap();
         let shown: Vec<String> = ruleset.sets["a"].elements.iter().map(values::show_element).collect();
         assert_eq!(shown, ["10.0.0.2", "10.0.0.3"]);
+        let change = change_set(&mut ruleset, "a", &texts(&["10.0.0.4"]), &texts(&["10.0.0.2"])).unwrap();
+        change.take_back(&mut ruleset, "a");
+        let shown: Vec<String> = ruleset.sets["a"].elements.iter().map(values::show_element).collect();
+        assert_eq!(shown, ["10.0.0.3", "10.0.0.2"]);
         let before = ruleset.clone();
         for (name, add, remove, reason) in [
             ("b", "10.0.0.9", "10.0.0.2", "there is no set b; there are a"),
