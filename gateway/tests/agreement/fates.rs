@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use gateway::judge::{RuleAt, Verdict};
 use gateway::model::{Hook, Limit, Per, RejectWith, Ruleset, States};
 
+use crate::engine::Engine;
 use crate::kernel::Kernel;
 use crate::observer::{Phase, Seen};
 use crate::packet::{Packet, Read, read};
@@ -27,6 +28,7 @@ struct Open {
 /// Figures, and what the kernel's counters have to be.
 pub(crate) struct Fates<'a> {
     ruleset: &'a Ruleset,
+    engine: Option<&'a Engine>,
     tokens: HashMap<RuleAt, u32>,
     met: HashMap<u32, u64>,
     /// Packets that were sent.
@@ -43,6 +45,10 @@ pub(crate) struct Fates<'a> {
     pub(crate) states: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Packets that passed a hook behind which they go out.
     pub(crate) passed_out: u64,
+    /// Packets that the engine's rules were asked about, and why they were not asked about others.
+    pub(crate) engine_asked: BTreeMap<&'static str, u64>,
+    /// What became of what the last call sent, and of what came of that: the hook, the packet, the fate.
+    pub(crate) last: Vec<(Hook, Read, Verdict)>,
     disagreements: u64,
     told: String,
 }
@@ -53,9 +59,10 @@ pub(crate) fn name(state: States) -> &'static str {
 }
 
 impl<'a> Fates<'a> {
-    pub(crate) fn new(ruleset: &'a Ruleset) -> Fates<'a> {
+    pub(crate) fn new(ruleset: &'a Ruleset, engine: Option<&'a Engine>) -> Fates<'a> {
         Fates {
             ruleset,
+            engine,
             tokens: HashMap::new(),
             met: HashMap::new(),
             sent: 0,
@@ -65,6 +72,8 @@ impl<'a> Fates<'a> {
             excluded: BTreeMap::new(),
             states: BTreeMap::new(),
             passed_out: 0,
+            engine_asked: BTreeMap::new(),
+            last: Vec::new(),
             disagreements: 0,
             told: String::new(),
         }
@@ -78,6 +87,7 @@ impl<'a> Fates<'a> {
     /// As [`Fates::send`], with other bytes.
     pub(crate) fn send_bytes(&mut self, kernel: &mut Kernel, kind: &str, packet: &Packet, bytes: &[u8]) -> Option<States> {
         self.sent += 1;
+        self.last.clear();
         let seen = match kernel.send_bytes(packet, bytes) {
             Ok(seen) => seen,
             Err(error) => {
@@ -137,8 +147,12 @@ impl<'a> Fates<'a> {
         let read = read(&event.bytes)?;
         let (input, output) = (kernel.interface(event.input), kernel.interface(event.output));
         let header = read.header(input, output, state);
-        let tokens = &mut self.tokens;
-        let judgement = self.ruleset.judge(event.hook, &header, &mut |at, limit| token(tokens, at, limit));
+        let (tokens, mut answers) = (&mut self.tokens, Vec::new());
+        let judgement = self.ruleset.judge(event.hook, &header, &mut |at, limit| {
+            let answer = token(tokens, at, limit);
+            answers.extend((limit.per != Per::Second).then_some(answer));
+            answer
+        });
         for at in &judgement.met {
             *self.met.entry(self.ruleset.chains[at.chain].rules[at.rule].origin.line).or_default() += 1;
         }
@@ -148,6 +162,15 @@ impl<'a> Fates<'a> {
         });
         *self.judged.entry(event.hook.name()).or_default() += 1;
         let story = format!("{} {header:?}: by {rule}", event.hook.name());
+        if let Some(engine) = self.engine {
+            let told = engine.judge(event.hook, &header, &answers);
+            *self.engine_asked.entry(told.err().unwrap_or("asked")).or_default() += 1;
+            if let Ok(told) = told
+                && told != (judgement.verdict, judgement.rule)
+            {
+                self.disagree(|| format!("{story}: expected {:?}, the engine's rules say {told:?}", judgement.verdict));
+            }
+        }
         Some(Open { hook: event.hook, bytes: event.bytes, read, expected: judgement.verdict, story, refused: None })
     }
 
@@ -158,6 +181,7 @@ impl<'a> Fates<'a> {
             (false, None) => Verdict::Drop,
         };
         *self.fates.entry(format!("{fate:?}")).or_default() += 1;
+        self.last.push((open.hook, open.read.clone(), fate));
         if fate == open.expected {
             return;
         }
@@ -167,16 +191,30 @@ impl<'a> Fates<'a> {
             *self.silent.entry(reason).or_default() += 1;
             return;
         }
+        let Open { story, expected, .. } = open;
+        self.disagree(|| format!("{story}: expected {expected:?}, the kernel says {fate:?}"));
+    }
+
+    fn disagree(&mut self, story: impl FnOnce() -> String) {
         self.disagreements += 1;
         if self.disagreements <= TOLD as u64 {
-            let Open { story, expected, .. } = open;
-            writeln!(self.told, "  {story}: expected {expected:?}, the kernel says {fate:?}").expect("writing to a string");
+            writeln!(self.told, "  {}", story()).expect("writing to a string");
         }
+    }
+
+    /// Whether a packet has met the rule.
+    pub(crate) fn has_met(&self, at: RuleAt) -> bool {
+        self.met.contains_key(&self.ruleset.chains[at.chain].rules[at.rule].origin.line)
+    }
+
+    /// Packets that the filter table judged.
+    pub(crate) fn total(&self) -> u64 {
+        self.judged.values().sum()
     }
 
     /// All disagreements: of fates, of counters, and rules that no packet met although they are not among the `unreachable`
     /// (beginnings of their lines).
-    pub(crate) fn complaints(&self, dump: &str, kernel: &Kernel, unreachable: &[&str]) -> String {
+    pub(crate) fn complaints(&self, dump: &str, kernel: &Kernel, unreachable: &[(&str, &str)]) -> String {
         let mut text = self.told.clone();
         if self.disagreements > 0 {
             writeln!(text, "{} packets of {:?} fare otherwise", self.disagreements, self.judged).expect("a string");
@@ -192,7 +230,7 @@ impl<'a> Fates<'a> {
             if counted != met {
                 writeln!(text, "  {}: {line}: the kernel counts {counted}, we {met}", number + 1).expect("a string");
             }
-            let known = unreachable.iter().any(|one| line.starts_with(one));
+            let known = unreachable.iter().any(|(beginning, _)| line.starts_with(beginning));
             if (counted == 0) != known {
                 let what = if known { "was met, though it is taken as unreachable" } else { "no packet met it" };
                 writeln!(text, "  {}: {line}: {what}", number + 1).expect("a string");
@@ -202,16 +240,24 @@ impl<'a> Fates<'a> {
     }
 
     /// Figures for people.
-    pub(crate) fn summary(&self, kernel: &Kernel) -> String {
+    pub(crate) fn summary(&self, kernel: &Kernel, rules: usize) -> String {
         format!(
-            "{} sent; judged {:?}; fates {:?}; refused in silence {:?}; excluded {} ({:?}); the IP layer's counters {:?}",
+            "{} sent; {} judged {:?}; {} disagreements; fates {:?}; refused in silence {:?}; {} of {rules} rules met; the engine's rules {:?}; \
+             excluded before the table {} {:?}; the IP layer's counters {:?}; states {:?}; passed out {}, came out {}",
             self.sent,
+            self.total(),
             self.judged,
+            self.disagreements,
             self.fates,
             self.silent,
+            self.met.len(),
+            self.engine_asked,
             self.excluded.values().sum::<u64>(),
             self.excluded,
-            kernel.refusals()
+            kernel.refusals(),
+            self.states,
+            self.passed_out,
+            kernel.came_out,
         )
     }
 }

@@ -14,7 +14,7 @@ use gateway::model::{Family, Hook, States};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use crate::observer::{self, Observer, Seen};
-use crate::packet::Packet;
+use crate::packet::{Packet, Read};
 
 /// The mark of what the gateway takes in itself.
 const LOCAL: usize = 200;
@@ -202,17 +202,22 @@ impl Kernel {
         }
     }
 
-    /// Makes a connection known that this packet is of: answered, assured.
-    pub(crate) fn establish(&self, packet: &Packet) -> bool {
+    /// Makes a connection known that this packet is of: answered, assured. It may be known already.
+    pub(crate) fn establish(&self, packet: &Read) {
         let ends = [packet.source.to_string(), packet.destination.to_string()];
         let ports = [packet.source_port.to_string(), packet.destination_port.to_string()];
         let mut words = vec!["conntrack", "-I", "-s", &ends[0], "-d", &ends[1], "-u", "SEEN_REPLY,ASSURED", "-t", "600"];
         match packet.protocol {
             6 => words.extend(["-p", "tcp", "--sport", &ports[0], "--dport", &ports[1], "--state", "ESTABLISHED"]),
             17 => words.extend(["-p", "udp", "--sport", &ports[0], "--dport", &ports[1]]),
-            _ => return false,
+            _ => return,
         }
-        Command::new(words[0]).args(&words[1..]).output().is_ok_and(|output| output.status.success())
+        Command::new(words[0]).args(&words[1..]).output().expect("conntrack");
+    }
+
+    /// What iptables-save prints of the filter table.
+    pub(crate) fn saved(&self) -> String {
+        run(&[self.tool("save").as_str(), "-t", "filter"], "")
     }
 
     /// Forgets all connections.
@@ -302,7 +307,7 @@ fn links(family: Family, names: &[&str]) {
     }
     lines.push(format!("rule add fwmark {} lookup 2000", LOCAL + 1));
     lines.push("route add local default dev lo table 2000".to_owned());
-    lines.push(format!("route add default dev {}", names[0]));
+    lines.extend(names.first().map(|name| format!("route add default dev {name}")));
     let flag = if family == Family::V4 { "-4" } else { "-6" };
     run(&["ip", flag, "-batch", "-"], &(lines.join("\n") + "\n"));
 }

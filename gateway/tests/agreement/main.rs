@@ -1,4 +1,14 @@
-//! Penstock's rules against the kernel's.
+//! Penstock's rules against the kernel's: rule sets that real tools have made (`tests/rulesets`) are imported and, beside that, loaded into
+//! the kernel's iptables. What the kernel does with packets is what the imported rules say, and what the engine is told.
+//!
+//! `PENSTOCK_AGREEMENT_PACKETS` says how many packets each rule set judges at least, `PENSTOCK_SEED` which ones.
+
+mod drive;
+mod engine;
+mod fates;
 mod kernel;
 mod observer;
 mod packet;
+mod rulesets;
+mod sequences;
+mod solver;

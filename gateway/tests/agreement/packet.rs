@@ -197,6 +197,22 @@ impl Packet {
     }
 }
 
+/// Which refusal an ICMP message of this type and code is.
+pub(crate) fn refusal(protocol: u8, message: [u8; 2]) -> Option<RejectWith> {
+    Some(match (protocol, message) {
+        (1, [3, 0]) | (58, [1, 0]) => RejectWith::NetUnreachable,
+        (1, [3, 1]) | (58, [1, 3]) => RejectWith::HostUnreachable,
+        (1, [3, 2]) => RejectWith::ProtocolUnreachable,
+        (1, [3, 3]) | (58, [1, 4]) => RejectWith::PortUnreachable,
+        (1, [3, 9]) => RejectWith::NetProhibited,
+        (1, [3, 10]) => RejectWith::HostProhibited,
+        (1, [3, 13]) | (58, [1, 1]) => RejectWith::AdminProhibited,
+        (58, [1, 5]) => RejectWith::PolicyFail,
+        (58, [1, 6]) => RejectWith::RejectRoute,
+        _ => return None,
+    })
+}
+
 /// A packet's header without interfaces, read from an IP packet that may have been cut off behind its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Read {
@@ -273,18 +289,7 @@ impl Read {
             return None;
         }
         let message = self.destination_port.to_be_bytes();
-        Some(match (self.protocol, message) {
-            (1, [3, 0]) | (58, [1, 0]) => RejectWith::NetUnreachable,
-            (1, [3, 1]) | (58, [1, 3]) => RejectWith::HostUnreachable,
-            (1, [3, 2]) => RejectWith::ProtocolUnreachable,
-            (1, [3, 3]) | (58, [1, 4]) => RejectWith::PortUnreachable,
-            (1, [3, 9]) => RejectWith::NetProhibited,
-            (1, [3, 10]) => RejectWith::HostProhibited,
-            (1, [3, 13]) | (58, [1, 1]) => RejectWith::AdminProhibited,
-            (58, [1, 5]) => RejectWith::PolicyFail,
-            (58, [1, 6]) => RejectWith::RejectRoute,
-            _ => return None,
-        })
+        refusal(self.protocol, message)
     }
 
     /// Why a refusal of this packet is not told to anybody, by the rules of ICMP (RFC 1122 section 3.2.2, RFC 4443 section

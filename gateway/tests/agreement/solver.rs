@@ -6,6 +6,7 @@ use dataplane::address::Address;
 use gateway::judge::RuleAt;
 use gateway::model::{Action, End, Family, Hook, Match, Part, Ruleset, States, Test};
 
+use crate::kernel::own;
 use crate::packet::{ACK, FIN, Packet, RST, SYN, TCP, UDP, icmp_of};
 
 /// How often a rule is tried.
@@ -138,12 +139,22 @@ impl<'a> Solver<'a> {
         let icmp = icmp_of(self.family);
         let protocol = [TCP, TCP, TCP, UDP, UDP, icmp, 132, 47, 50][self.random.usize(..9)];
         let echo = if self.family == Family::V4 { 8 } else { 128 } << 8;
+        let (mut source, mut destination) = (self.address(), self.address());
+        // The gateway's own addresses are what wires at its interfaces are about.
+        if self.random.bool() {
+            let own = own(self.family, self.random.usize(..taps));
+            match hook {
+                Hook::Input => destination = own,
+                Hook::Output => source = own,
+                Hook::Forward => {}
+            }
+        }
         Packet {
             hook,
             input,
             output,
-            source: self.address(),
-            destination: self.address(),
+            source,
+            destination,
             protocol,
             source_port: self.random.u16(1024..),
             destination_port: if protocol == icmp { echo } else { self.random.u16(1..) },
