@@ -154,7 +154,7 @@ fn agree(name: &'static str, family: Family) {
         kernel.load(&dump, ipset.as_deref());
         let interfaces = kernel.interfaces.clone();
         let solver = Solver::new(&ruleset, family, &interfaces, seed);
-        let fates = Fates::new(&ruleset, Some(&engine));
+        let fates = Fates::new(&ruleset, Some(&engine), &kernel);
         let mut drive = Drive { kernel, solver, fates, forgotten: 0 };
         drive.rules(&unreachable);
         let rules = drive.solver.rules();

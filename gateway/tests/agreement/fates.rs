@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
+use dataplane::address::Address;
 use gateway::judge::{RuleAt, Verdict};
 use gateway::model::{Hook, Limit, Per, RejectWith, Ruleset, States};
 
 use crate::engine::Engine;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, own};
 use crate::observer::{Phase, Seen};
 use crate::packet::{Packet, Read, read};
 
@@ -23,11 +24,15 @@ struct Open {
     /// For people: the packet and the rule that was expected to decide.
     story: String,
     refused: Option<RejectWith>,
+    /// It came up because of another one.
+    by_kernel: bool,
 }
 
 /// Figures, and what the kernel's counters have to be.
 pub(crate) struct Fates<'a> {
     ruleset: &'a Ruleset,
+    /// The gateway's addresses.
+    own: Vec<Address>,
     engine: Option<&'a Engine>,
     tokens: HashMap<RuleAt, u32>,
     met: HashMap<u32, u64>,
@@ -49,7 +54,7 @@ pub(crate) struct Fates<'a> {
     pub(crate) engine_asked: BTreeMap<&'static str, u64>,
     /// What became of what the last call sent, and of what came of that: the hook, the packet, the fate.
     pub(crate) last: Vec<(Hook, Read, Verdict)>,
-    disagreements: u64,
+    disagreements: u64, debug: String,
     told: String,
 }
 
@@ -59,9 +64,10 @@ pub(crate) fn name(state: States) -> &'static str {
 }
 
 impl<'a> Fates<'a> {
-    pub(crate) fn new(ruleset: &'a Ruleset, engine: Option<&'a Engine>) -> Fates<'a> {
+    pub(crate) fn new(ruleset: &'a Ruleset, engine: Option<&'a Engine>, kernel: &Kernel) -> Fates<'a> {
         Fates {
             ruleset,
+            own: (0..kernel.interfaces.len() - 1).map(|index| own(kernel.family, index)).collect(),
             engine,
             tokens: HashMap::new(),
             met: HashMap::new(),
@@ -74,7 +80,7 @@ impl<'a> Fates<'a> {
             passed_out: 0,
             engine_asked: BTreeMap::new(),
             last: Vec::new(),
-            disagreements: 0,
+            disagreements: 0, debug: String::new(),
             told: String::new(),
         }
     }
@@ -95,17 +101,16 @@ impl<'a> Fates<'a> {
                 return None;
             }
         };
-        let ours = |event: &&Seen| {
-            let same = |read: Read| {
-                (read.source, read.destination, read.protocol) == (packet.source, packet.destination, packet.protocol)
-            };
-            event.hook == packet.hook && read(&event.bytes).is_some_and(same)
-        };
+        let ours = |event: &&Seen| event.hook == packet.hook && read(&event.bytes).is_some_and(|read| read.is_of(packet));
         let state = seen.iter().filter(ours).find_map(|event| match event.phase {
             Phase::Before(state) => Some(state),
             _ => None,
         });
-        self.take(kernel, seen);
+        let before = self.disagreements;
+        let last = std::mem::take(&mut self.debug).split("LAST").next().unwrap().to_owned();
+        self.debug = last; self.debug = format!("{packet:?} {}", seen.iter().map(|event| format!("\n      {:?} {:?} {:?} {:?} {:?}", event.phase, event.hook, event.input, event.output, read(&event.bytes))).collect::<String>()) + "LAST" + &self.debug;
+        self.take(kernel, seen, packet);
+        if self.disagreements > before && self.disagreements < 3 { eprintln!("DEBUG {}", self.debug); }
         match state {
             Some(state) => *self.states.entry(kind.to_owned()).or_default().entry(name(state)).or_default() += 1,
             None => *self.excluded.entry(kind.to_owned()).or_default() += 1,
@@ -114,12 +119,12 @@ impl<'a> Fates<'a> {
     }
 
     /// Follows packets through the table. What is sent because of a packet comes while that packet is still there.
-    fn take(&mut self, kernel: &Kernel, seen: Vec<Seen>) {
+    fn take(&mut self, kernel: &Kernel, seen: Vec<Seen>, packet: &Packet) {
         let mut open: Vec<Open> = Vec::new();
         for event in seen {
             match event.phase {
                 Phase::Before(state) => {
-                    let opened = self.judge(kernel, event, state);
+                    let opened = self.judge(kernel, event, state, packet);
                     open.extend(opened);
                 }
                 Phase::Sent => {
@@ -128,7 +133,7 @@ impl<'a> Fates<'a> {
                 }
                 Phase::After => {
                     let same = |one: &Open| one.hook == event.hook && one.bytes == event.bytes;
-                    let Some(at) = open.iter().rposition(same) else { panic!("behind the table only: {event:?}") };
+                    let Some(at) = open.iter().rposition(same) else { panic!("behind the table only: {event:?}, {}", self.debug) };
                     for above in open.drain(at + 1..).collect::<Vec<_>>() {
                         self.close(above, false);
                     }
@@ -143,7 +148,7 @@ impl<'a> Fates<'a> {
         }
     }
 
-    fn judge(&mut self, kernel: &Kernel, event: Seen, state: States) -> Option<Open> {
+    fn judge(&mut self, kernel: &Kernel, event: Seen, state: States, packet: &Packet) -> Option<Open> {
         let read = read(&event.bytes)?;
         let (input, output) = (kernel.interface(event.input), kernel.interface(event.output));
         let header = read.header(input, output, state);
@@ -171,7 +176,9 @@ impl<'a> Fates<'a> {
                 self.disagree(|| format!("{story}: expected {:?}, the engine's rules say {told:?}", judgement.verdict));
             }
         }
-        Some(Open { hook: event.hook, bytes: event.bytes, read, expected: judgement.verdict, story, refused: None })
+        let by_kernel = !read.is_of(packet);
+        let (hook, bytes, expected) = (event.hook, event.bytes, judgement.verdict);
+        Some(Open { hook, bytes, read, expected, story, refused: None, by_kernel })
     }
 
     fn close(&mut self, open: Open, passed: bool) {
@@ -186,7 +193,7 @@ impl<'a> Fates<'a> {
             return;
         }
         if let (Verdict::Drop, Verdict::Reject(with)) = (fate, open.expected)
-            && let Some(reason) = open.read.silence(with)
+            && let Some(reason) = open.read.silence(open.hook, with, open.by_kernel, &self.own)
         {
             *self.silent.entry(reason).or_default() += 1;
             return;

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use dataplane::address::{Address, MacAddress};
 use dataplane::frame::{Burst, Frame};
@@ -22,7 +23,15 @@ const LOCAL: usize = 200;
 const UNTRACKED: usize = 256;
 /// Groups that the gateway belongs to.
 const GROUPS4: [[u8; 4]; 3] = [[224, 0, 0, 251], [239, 255, 255, 250], [224, 0, 0, 18]];
-const GROUPS6: [u16; 3] = [0xfb, 0xf, 0x12];
+const GROUPS6: [u8; 3] = [0xfb, 0xf, 0x12];
+
+/// Groups that the gateway belongs to.
+pub(crate) fn groups(family: Family) -> [Address; 3] {
+    match family {
+        Family::V4 => GROUPS4.map(Address::v4),
+        Family::V6 => GROUPS6.map(|group| Address([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, group])),
+    }
+}
 
 /// The gateway. It lives in the namespace of the thread that made it.
 pub(crate) struct Kernel {
@@ -60,6 +69,9 @@ pub(crate) fn run(words: &[&str], input: &str) -> String {
 fn mac(index: usize) -> MacAddress {
     MacAddress([2, 0xaa, 0, 0, 0, index as u8])
 }
+
+/// The address that the gateway has on each link.
+pub(crate) const LINK: Address = Address([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
 
 /// The gateway's own addresses, which importing has to know.
 pub(crate) fn own(family: Family, index: usize) -> Address {
@@ -99,6 +111,10 @@ impl Kernel {
         let indices: HashMap<u32, usize> =
             interfaces.iter().enumerate().map(|(at, name)| (index(name), at)).collect();
         let member = join(family, &indices, names.len());
+        let mut observer = Observer::open();
+        // Groups are joined aloud. What is told of that is told once, and nobody looks at it.
+        std::thread::sleep(Duration::from_millis(60));
+        observer.drain(&mut Vec::new());
         Kernel {
             family,
             interfaces,
@@ -106,7 +122,7 @@ impl Kernel {
             taps,
             pool: Pool::new(2048, 4096),
             raw,
-            observer: Observer::open(),
+            observer,
             _member: member,
             came_out: 0,
         }
@@ -178,8 +194,19 @@ impl Kernel {
             }
             _ => {
                 self.raw.set_mark(mark as u32 + 1)?;
-                let to = SocketAddr::new(packet.destination.into(), 0);
-                self.raw.send_to(bytes, &to.into())?;
+                let mut to = SocketAddr::new(packet.destination.into(), 0);
+                if let (SocketAddr::V6(to), Some(output)) = (&mut to, packet.output)
+                    && (packet.destination.is_group() || is_of_link(packet.destination))
+                {
+                    // Marks have no say in which link these go to.
+                    let index = self.indices.iter().find(|(_, at)| **at == output).map(|(index, _)| *index);
+                    to.set_scope_id(index.expect("an interface"));
+                }
+                // What the filter table drops on its way out was not permitted, and was seen there.
+                match self.raw.send_to(bytes, &to.into()) {
+                    Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => return Err(error),
+                    _ => {}
+                }
             }
         }
         let mut seen = Vec::new();
@@ -259,6 +286,11 @@ impl Kernel {
     }
 }
 
+/// Whether it is an address of one link.
+pub(crate) fn is_of_link(address: Address) -> bool {
+    address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
+}
+
 /// An element of the map from MAC addresses to marks. Marks count from 1: 0 is what the tables are left alone with.
 fn element(from: usize, mark: usize) -> String {
     format!("02:00:00:00:{:02x}:{:02x} : {}", from >> 8, from & 0xff, mark + 1)
@@ -281,11 +313,12 @@ fn settings(names: &[&str]) {
         for (key, value) in [("rp_filter", "0"), ("accept_local", "1"), ("route_localnet", "1"), ("forwarding", "1"), ("send_redirects", "0")] {
             set(&format!("ipv4/conf/{of}/{key}"), value);
         }
-        for (key, value) in [("forwarding", "1"), ("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0")] {
+        for (key, value) in [("forwarding", "1"), ("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0"), ("mldv2_unsolicited_report_interval", "1")] {
             set(&format!("ipv6/conf/{of}/{key}"), value);
         }
     }
     set("ipv4/ip_forward", "1");
+    set("ipv4/igmp_qrv", "1");
     set("ipv4/icmp_ratelimit", "0");
     set("ipv4/icmp_ratemask", "0");
     set("ipv4/icmp_echo_ignore_broadcasts", "0");
@@ -301,6 +334,10 @@ fn links(family: Family, names: &[&str]) {
         let (address, rest) = (own(family, index), if family == Family::V4 { "" } else { " nodad" });
         let length = if family == Family::V4 { 32 } else { 128 };
         lines.push(format!("address add {address}/{length} dev {name}{rest}"));
+        if family == Family::V6 {
+            lines.push(format!("address add {LINK}/64 dev {name} nodad"));
+            lines.push(format!("route append fe80::/10 dev {name}"));
+        }
         lines.push(format!("rule add fwmark {} lookup {}", index + 1, 1000 + index));
         lines.push(format!("route add default dev {name} table {}", 1000 + index));
         lines.push(format!("rule add fwmark {} lookup {}", UNTRACKED + index + 1, 1000 + index));
@@ -315,15 +352,12 @@ fn links(family: Family, names: &[&str]) {
 fn join(family: Family, indices: &HashMap<u32, usize>, lo: usize) -> Socket {
     let socket = Socket::new(domain(family), Type::DGRAM, None).expect("a socket");
     for index in indices.iter().filter(|(_, at)| **at != lo).map(|(index, _)| *index) {
-        match family {
-            Family::V4 => GROUPS4.iter().for_each(|group| {
-                let at = InterfaceIndexOrAddress::Index(index);
-                socket.join_multicast_v4_n(&Ipv4Addr::from(*group), &at).expect("joining a group");
-            }),
-            Family::V6 => GROUPS6.iter().for_each(|group| {
-                let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, *group);
-                socket.join_multicast_v6(&group, index).expect("joining a group");
-            }),
+        for group in groups(family) {
+            let joined = match group.into() {
+                IpAddr::V4(group) => socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index)),
+                IpAddr::V6(group) => socket.join_multicast_v6(&group, index),
+            };
+            joined.expect("joining a group");
         }
     }
     socket

@@ -167,7 +167,7 @@ impl Packet {
             33 => {
                 let mut bytes = ports;
                 bytes.extend([5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
-                (bytes, None)
+                (bytes, Some(6))
             }
             number if number == icmp_of(self.family()) => {
                 let mut bytes = self.destination_port.to_be_bytes().to_vec();
@@ -251,6 +251,11 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Read> {
 }
 
 impl Read {
+    /// Whether it is this packet, as far as its ends and its protocol go.
+    pub(crate) fn is_of(&self, packet: &Packet) -> bool {
+        (self.source, self.destination, self.protocol) == (packet.source, packet.destination, packet.protocol)
+    }
+
     /// With interfaces and the state.
     pub(crate) fn header<'a>(&self, input: Option<&'a str>, output: Option<&'a str>, state: States) -> Header<'a> {
         Header {
@@ -292,9 +297,29 @@ impl Read {
         refusal(self.protocol, message)
     }
 
+    /// Whether the checksum over the payload is wrong, of protocols that have one.
+    fn bad_checksum(&self) -> bool {
+        let ends = match (self.source.to_v4_bits(), self.destination.to_v4_bits()) {
+            (Some(source), Some(destination)) => [source.to_be_bytes(), destination.to_be_bytes()].concat(),
+            _ => [self.source.0, self.destination.0].concat(),
+        };
+        let pseudo = [&ends, &(self.above.len() as u32).to_be_bytes()[..], &[0, 0, 0, self.protocol]].concat();
+        match self.protocol {
+            TCP | UDP | 33 | 58 => internet_checksum(&[&pseudo, &self.above]) != 0,
+            1 => internet_checksum(&[&self.above]) != 0,
+            _ => false,
+        }
+    }
+
     /// Why a refusal of this packet is not told to anybody, by the rules of ICMP (RFC 1122 section 3.2.2, RFC 4443 section
-    /// 2.4) and TCP (a reset is not answered).
-    pub(crate) fn silence(&self, with: RejectWith) -> Option<&'static str> {
+    /// 2.4) and TCP (a reset is not answered), and by the kernel's own. `own` are the gateway's addresses.
+    pub(crate) fn silence(
+        &self,
+        hook: Hook,
+        with: RejectWith,
+        by_kernel: bool,
+        own: &[Address],
+    ) -> Option<&'static str> {
         let nobody = self.source.is_unspecified() || self.source.is_group() || self.source == Address::v4([255; 4]);
         if nobody {
             return Some("its source names no host");
@@ -302,8 +327,24 @@ impl Read {
         if self.destination.is_group() || self.destination == Address::v4([255; 4]) {
             return Some("it is for a group");
         }
+        if self.bad_checksum() {
+            return Some("its checksum is wrong");
+        }
         if with == RejectWith::TcpReset {
             return (self.tcp_flags & RST != 0).then_some("a reset is not answered with a reset");
+        }
+        let is_v4 = Family::of(self.destination) == Family::V4;
+        if is_v4 && hook == Hook::Input && !own.contains(&self.destination) {
+            return Some("the answer would come from an address that the gateway has not");
+        }
+        if is_v4 && self.protocol == 33 {
+            return Some("the kernel does not know DCCP's checksum");
+        }
+        if is_v4 && self.protocol == 1 && !matches!(self.destination_port >> 8, 0 | 8 | 13..=18) {
+            return Some("no ICMP error about an ICMP message that is an error or unknown");
+        }
+        if by_kernel && self.protocol == icmp_of(Family::of(self.destination)) {
+            return Some("the kernel does not tell itself while it sends an ICMP message");
         }
         self.is_icmp_error().then_some("no ICMP error about an ICMP error")
     }

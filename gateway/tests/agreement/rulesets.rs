@@ -38,16 +38,51 @@ const UFW6: Unreachable = &[
     ("-A ufw6-skip-to-policy-forward ", NOTHING_JUMPS),
     ("-A ufw6-skip-to-policy-output ", NOTHING_JUMPS),
 ];
-const SHOREWALL4: Unreachable = &[];
-const SHOREWALL6: Unreachable = &[];
-const KUBE_PROXY: Unreachable = &[];
+const MARTIAN: &str = "the IP layer drops what comes from there";
+const NO_GROUPS: &str = "the IP layer forwards to groups only with multicast routing";
+const BEHIND_ALL: &str = "the rules before it mean all that it means";
+const SHOREWALL4: Unreachable = &[
+    ("-A logdrop ", NOTHING_JUMPS),
+    ("-A logreject ", NOTHING_JUMPS),
+    ("-A smurfs -s 255.255.255.255/32 ", MARTIAN),
+    ("-A smurfs -s 224.0.0.0/4 ", MARTIAN),
+    ("-A FORWARD -d 224.0.0.0/4 ", NO_GROUPS),
+    ("-A dmz-loc -d 224.0.0.0/4 ", NO_GROUPS),
+    ("-A dmz-net -d 224.0.0.0/4 ", NO_GROUPS),
+    ("-A loc-dmz -d 224.0.0.0/4 ", NO_GROUPS),
+    ("-A net-dmz -d 224.0.0.0/4 ", NO_GROUPS),
+    ("-A net-loc -d 224.0.0.0/4 ", NO_GROUPS),
+    ("-A dmz-net -s 10.2.0.80/32 -d 192.0.2.53/32 ", BEHIND_ALL),
+];
+const SHOREWALL6: Unreachable = &[
+    ("-A logdrop ", NOTHING_JUMPS),
+    ("-A logreject ", NOTHING_JUMPS),
+    ("-A FORWARD -d ff00::/8 ", NO_GROUPS),
+    ("-A dmz-loc -d ff00::/8 ", NO_GROUPS),
+    ("-A dmz-net -d ff00::/8 ", NO_GROUPS),
+    ("-A loc-dmz -d ff00::/8 ", NO_GROUPS),
+    ("-A net-dmz -d ff00::/8 ", NO_GROUPS),
+    ("-A net-loc -d ff00::/8 ", NO_GROUPS),
+    ("-A dmz-net -s fd00:2::80/128 -d 2001:db8::53/128 ", BEHIND_ALL),
+    ("-A fw-dmz -p ipv6-icmp -j AllowICMPs", BEHIND_ALL),
+    ("-A fw-loc -p ipv6-icmp -j AllowICMPs", BEHIND_ALL),
+    ("-A fw-net -p ipv6-icmp -j AllowICMPs", BEHIND_ALL),
+];
+const KUBE_PROXY: Unreachable = &[
+    ("-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding rules\" -m mark", "nobody sets the mark"),
+    (
+        "-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding conntrack pod destination rule\"",
+        "the rule before it means the same packets",
+    ),
+];
 
 impl Named {
     /// The names of the interfaces that the rules speak of.
     pub(crate) fn interfaces(self) -> &'static [&'static str] {
         match self.name {
             "enterprise" => &["wan0", "wan1", "lan0", "lan1", "dmz0", "srv0", "mgmt0", "vpn0", "vpn1"],
-            _ => &["eth0", "eth1", "eth2"],
+            // No rule speaks of the last one.
+            _ => &["eth0", "eth1", "eth2", "eth3"],
         }
     }
 

@@ -6,7 +6,7 @@ use dataplane::address::Address;
 use gateway::judge::RuleAt;
 use gateway::model::{Action, End, Family, Hook, Match, Part, Ruleset, States, Test};
 
-use crate::kernel::own;
+use crate::kernel::{LINK, groups, is_of_link, own};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, TCP, UDP, icmp_of};
 
 /// How often a rule is tried.
@@ -48,7 +48,7 @@ pub(crate) fn first_state(packet: &Packet) -> States {
     let new = match packet.protocol {
         TCP => matches!(packet.tcp_flags & !8, SYN | ACK | 0x22 | 0x30),
         1 if packet.is_icmp() => matches!(kind, 8 | 13 | 15 | 17),
-        58 if packet.is_icmp() && matches!(kind, 130..=137 | 143) => return States::UNTRACKED,
+        58 if packet.is_icmp() && matches!(kind, 130..=136 | 143) => return States::UNTRACKED,
         58 if packet.is_icmp() => kind == 128,
         _ => true,
     };
@@ -121,6 +121,14 @@ impl<'a> Solver<'a> {
 
     fn within(&mut self, range: &RangeInclusive<Address>) -> Address {
         let (first, last) = (range.start().to_bits(), range.end().to_bits());
+        // What the gateway takes in, of what it would not take otherwise.
+        if is_of_link(*range.start()) && range.contains(&LINK) && self.random.bool() {
+            return LINK;
+        }
+        let group = groups(self.family)[self.random.usize(..3)];
+        if range.start().is_group() && range.contains(&group) && self.random.bool() {
+            return group;
+        }
         match self.random.u8(..4) {
             0 => *range.start(),
             1 => *range.end(),
@@ -162,7 +170,8 @@ impl<'a> Solver<'a> {
             sequence: self.random.u32(..),
             acknowledgement: 0,
             payload: self.random.usize(..32),
-            wish: States::NEW,
+            // What is not tracked comes to rules that others never come to: those behind one about invalid packets.
+            wish: if self.random.u8(..8) == 0 { States::UNTRACKED } else { States::NEW },
             about: None,
             bad_checksum: false,
         }
