@@ -78,7 +78,7 @@ def ipset():
         inet = "inet6" if v6 else "inet"
         end = f"family {inet} hashsize 1024 maxelem 65536"
         lines.append(f"create {family.set('blocked')} hash:ip {end}")
-        lines += [f"add {family.set('blocked')} {family.host('wan', 3 * n + 1)}" for n in range(120)]
+        lines += [f"add {family.set('blocked')} {family.host('wan', 70 + 2 * n)}" for n in range(120)]
         lines.append(f"create {family.set('feeds')} hash:net {end}")
         for n in range(80):
             wide = f"2001:db8:f{n:03x}::/48" if v6 else f"172.{16 + n // 8}.{n % 8 * 32}.0/19"

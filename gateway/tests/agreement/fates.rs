@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use dataplane::address::Address;
-use gateway::judge::{RuleAt, Verdict};
+use gateway::judge::{Header, RuleAt, Verdict};
 use gateway::model::{Hook, Limit, Per, RejectWith, Ruleset, States};
 
 use crate::engine::Engine;
@@ -20,12 +20,31 @@ struct Open {
     hook: Hook,
     bytes: Vec<u8>,
     read: Read,
+    interfaces: [Option<String>; 2],
+    state: States,
     expected: Verdict,
     /// For people: the packet and the rule that was expected to decide.
     story: String,
     refused: Option<RejectWith>,
     /// It came up because of another one.
     by_kernel: bool,
+}
+
+/// What became of a packet at a hook.
+pub(crate) struct Fate {
+    pub(crate) hook: Hook,
+    pub(crate) read: Read,
+    pub(crate) input: Option<String>,
+    pub(crate) output: Option<String>,
+    pub(crate) state: States,
+    pub(crate) verdict: Verdict,
+}
+
+impl Fate {
+    /// The packet as rules look at it.
+    pub(crate) fn header(&self) -> Header<'_> {
+        self.read.header(self.input.as_deref(), self.output.as_deref(), self.state)
+    }
 }
 
 /// Figures, and what the kernel's counters have to be.
@@ -52,9 +71,9 @@ pub(crate) struct Fates<'a> {
     pub(crate) passed_out: u64,
     /// Packets that the engine's rules were asked about, and why they were not asked about others.
     pub(crate) engine_asked: BTreeMap<&'static str, u64>,
-    /// What became of what the last call sent, and of what came of that: the hook, the packet, the fate.
-    pub(crate) last: Vec<(Hook, Read, Verdict)>,
-    disagreements: u64, debug: String,
+    /// What became of what the last call sent, and of what came of that.
+    pub(crate) last: Vec<Fate>,
+    disagreements: u64,
     told: String,
 }
 
@@ -80,7 +99,7 @@ impl<'a> Fates<'a> {
             passed_out: 0,
             engine_asked: BTreeMap::new(),
             last: Vec::new(),
-            disagreements: 0, debug: String::new(),
+            disagreements: 0,
             told: String::new(),
         }
     }
@@ -106,11 +125,7 @@ impl<'a> Fates<'a> {
             Phase::Before(state) => Some(state),
             _ => None,
         });
-        let before = self.disagreements;
-        let last = std::mem::take(&mut self.debug).split("LAST").next().unwrap().to_owned();
-        self.debug = last; self.debug = format!("{packet:?} {}", seen.iter().map(|event| format!("\n      {:?} {:?} {:?} {:?} {:?}", event.phase, event.hook, event.input, event.output, read(&event.bytes))).collect::<String>()) + "LAST" + &self.debug;
         self.take(kernel, seen, packet);
-        if self.disagreements > before && self.disagreements < 3 { eprintln!("DEBUG {}", self.debug); }
         match state {
             Some(state) => *self.states.entry(kind.to_owned()).or_default().entry(name(state)).or_default() += 1,
             None => *self.excluded.entry(kind.to_owned()).or_default() += 1,
@@ -133,7 +148,10 @@ impl<'a> Fates<'a> {
                 }
                 Phase::After => {
                     let same = |one: &Open| one.hook == event.hook && one.bytes == event.bytes;
-                    let Some(at) = open.iter().rposition(same) else { panic!("behind the table only: {event:?}, {}", self.debug) };
+                    let Some(at) = open.iter().rposition(same) else {
+                        self.disagree(|| format!("seen only behind the table: {event:?} of {packet:?}"));
+                        continue;
+                    };
                     for above in open.drain(at + 1..).collect::<Vec<_>>() {
                         self.close(above, false);
                     }
@@ -178,7 +196,8 @@ impl<'a> Fates<'a> {
         }
         let by_kernel = !read.is_of(packet);
         let (hook, bytes, expected) = (event.hook, event.bytes, judgement.verdict);
-        Some(Open { hook, bytes, read, expected, story, refused: None, by_kernel })
+        let interfaces = [input, output].map(|name| name.map(str::to_owned));
+        Some(Open { hook, bytes, read, interfaces, state, expected, story, refused: None, by_kernel })
     }
 
     fn close(&mut self, open: Open, passed: bool) {
@@ -188,7 +207,14 @@ impl<'a> Fates<'a> {
             (false, None) => Verdict::Drop,
         };
         *self.fates.entry(format!("{fate:?}")).or_default() += 1;
-        self.last.push((open.hook, open.read.clone(), fate));
+        self.last.push(Fate {
+            hook: open.hook,
+            read: open.read.clone(),
+            input: open.interfaces[0].clone(),
+            output: open.interfaces[1].clone(),
+            state: open.state,
+            verdict: fate,
+        });
         if fate == open.expected {
             return;
         }

@@ -319,11 +319,13 @@ fn settings(names: &[&str]) {
     }
     set("ipv4/ip_forward", "1");
     set("ipv4/igmp_qrv", "1");
+    set("ipv4/igmp_max_memberships", "1000");
     set("ipv4/icmp_ratelimit", "0");
     set("ipv4/icmp_ratemask", "0");
     set("ipv4/icmp_echo_ignore_broadcasts", "0");
     set("ipv6/icmp/ratelimit", "0");
-    set("ipv6/icmp/ratemask", "");
+    // Empty it can't be made; this is no error's type.
+    set("ipv6/icmp/ratemask", "255");
 }
 
 fn links(family: Family, names: &[&str]) {

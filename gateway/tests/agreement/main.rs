@@ -4,9 +4,13 @@
 //! `PENSTOCK_AGREEMENT_PACKETS` says how many packets each rule set judges at least, `PENSTOCK_SEED` which ones.
 
 mod drive;
+mod edits;
 mod engine;
+
 mod fates;
 mod kernel;
+mod mutations;
+mod neutral;
 mod observer;
 mod packet;
 mod rulesets;

@@ -320,6 +320,9 @@ impl Read {
         by_kernel: bool,
         own: &[Address],
     ) -> Option<&'static str> {
+        if self.destination.is_unspecified() {
+            return Some("its destination names no host");
+        }
         let nobody = self.source.is_unspecified() || self.source.is_group() || self.source == Address::v4([255; 4]);
         if nobody {
             return Some("its source names no host");

@@ -281,7 +281,8 @@ impl<'a> Solver<'a> {
             Test::TcpFlags { mask, set } => {
                 self.protocol(packet, &[TCP])?;
                 if wanted {
-                    packet.tcp_flags = packet.tcp_flags & !mask | set;
+                    let others = [packet.tcp_flags, 0, self.random.u8(..64)][self.random.usize(..3)];
+                    packet.tcp_flags = others & !mask | set;
                 } else if packet.tcp_flags & mask == *set {
                     packet.tcp_flags = (0..50).map(|_| self.random.u8(..64)).find(|flags| flags & mask != *set)?;
                 }
