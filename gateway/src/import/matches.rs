@@ -244,8 +244,7 @@ impl Importer<'_> {
         };
         let multicast = if is_v4 { ["224.0.0.0/4"] } else { ["ff00::/8"] };
         let broadcasts = |own: &[IpNet]| -> Result<Vec<RangeInclusive<Address>>, String> {
-            let mut ranges =
-                if is_v4 { nets(&["255.255.255.255", "0.0.0.0", "127.255.255.255"])? } else { Vec::new() };
+            let mut ranges = if is_v4 { nets(&["255.255.255.255", "0.0.0.0", "127.255.255.255"])? } else { Vec::new() };
             for net in own {
                 if let IpNet::V4(net) = net
                     && net.prefix_len() < 31

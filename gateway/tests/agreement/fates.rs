@@ -106,21 +106,17 @@ impl<'a> Fates<'a> {
 
     /// Sends a packet and compares. `kind` names it in the tables of what was excluded and of states. Answers its state.
     pub(crate) fn send(&mut self, kernel: &mut Kernel, kind: &str, packet: &Packet) -> Option<States> {
-        self.send_bytes(kernel, kind, packet, &packet.bytes())
-    }
-
-    /// As [`Fates::send`], with other bytes.
-    pub(crate) fn send_bytes(&mut self, kernel: &mut Kernel, kind: &str, packet: &Packet, bytes: &[u8]) -> Option<States> {
         self.sent += 1;
         self.last.clear();
-        let seen = match kernel.send_bytes(packet, bytes) {
+        let seen = match kernel.send(packet) {
             Ok(seen) => seen,
             Err(error) => {
                 *self.excluded.entry(format!("{kind}: not sent: {}", error.kind())).or_default() += 1;
                 return None;
             }
         };
-        let ours = |event: &&Seen| event.hook == packet.hook && read(&event.bytes).is_some_and(|read| read.is_of(packet));
+        let ours =
+            |event: &&Seen| event.hook == packet.hook && read(&event.bytes).is_some_and(|read| read.is_of(packet));
         let state = seen.iter().filter(ours).find_map(|event| match event.phase {
             Phase::Before(state) => Some(state),
             _ => None,

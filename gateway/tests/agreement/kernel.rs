@@ -108,8 +108,7 @@ impl Kernel {
         let mut interfaces: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         interfaces.push("lo".to_owned());
         let index = |name: &String| rustix::net::netdevice::name_to_index(&raw, name).expect("an interface");
-        let indices: HashMap<u32, usize> =
-            interfaces.iter().enumerate().map(|(at, name)| (index(name), at)).collect();
+        let indices: HashMap<u32, usize> = interfaces.iter().enumerate().map(|(at, name)| (index(name), at)).collect();
         let member = join(family, &indices, names.len());
         let mut observer = Observer::open();
         // Groups are joined aloud. What is told of that is told once, and nobody looks at it.
@@ -167,11 +166,7 @@ impl Kernel {
 
     /// Sends a packet to where it comes from, and answers what was seen of it. `Err`: the kernel would not send it.
     pub(crate) fn send(&mut self, packet: &Packet) -> std::io::Result<Vec<Seen>> {
-        self.send_bytes(packet, &packet.bytes())
-    }
-
-    /// As [`Kernel::send`], with other bytes.
-    pub(crate) fn send_bytes(&mut self, packet: &Packet, bytes: &[u8]) -> std::io::Result<Vec<Seen>> {
+        let bytes = packet.bytes();
         // What goes out by `lo` comes in by it, too.
         let mut mark = packet.output.filter(|output| *output < self.taps.len()).unwrap_or(LOCAL);
         if packet.wish == States::UNTRACKED {
@@ -182,7 +177,7 @@ impl Kernel {
                 let mut frame = mac(input).0.to_vec();
                 frame.extend([2, 0, 0, 0, (mark >> 8) as u8, mark as u8]);
                 frame.extend(if self.family == Family::V4 { [8, 0] } else { [0x86, 0xdd] });
-                frame.extend(bytes);
+                frame.extend(&bytes);
                 let mut chunk = self.pool.take().expect("a chunk");
                 let offset = chunk.offset();
                 chunk.whole_mut()[offset..offset + frame.len()].copy_from_slice(&frame);
@@ -203,7 +198,7 @@ impl Kernel {
                     to.set_scope_id(index.expect("an interface"));
                 }
                 // What the filter table drops on its way out was not permitted, and was seen there.
-                match self.raw.send_to(bytes, &to.into()) {
+                match self.raw.send_to(&bytes, &to.into()) {
                     Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => return Err(error),
                     _ => {}
                 }
@@ -233,7 +228,8 @@ impl Kernel {
     pub(crate) fn establish(&self, packet: &Read) {
         let ends = [packet.source.to_string(), packet.destination.to_string()];
         let ports = [packet.source_port.to_string(), packet.destination_port.to_string()];
-        let mut words = vec!["conntrack", "-I", "-s", &ends[0], "-d", &ends[1], "-u", "SEEN_REPLY,ASSURED", "-t", "600"];
+        let mut words =
+            vec!["conntrack", "-I", "-s", &ends[0], "-d", &ends[1], "-u", "SEEN_REPLY,ASSURED", "-t", "600"];
         match packet.protocol {
             6 => words.extend(["-p", "tcp", "--sport", &ports[0], "--dport", &ports[1], "--state", "ESTABLISHED"]),
             17 => words.extend(["-p", "udp", "--sport", &ports[0], "--dport", &ports[1]]),
@@ -310,10 +306,22 @@ fn settings(names: &[&str]) {
         std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
     };
     for of in names.iter().copied().chain(["all", "default"]) {
-        for (key, value) in [("rp_filter", "0"), ("accept_local", "1"), ("route_localnet", "1"), ("forwarding", "1"), ("send_redirects", "0")] {
+        for (key, value) in [
+            ("rp_filter", "0"),
+            ("accept_local", "1"),
+            ("route_localnet", "1"),
+            ("forwarding", "1"),
+            ("send_redirects", "0"),
+        ] {
             set(&format!("ipv4/conf/{of}/{key}"), value);
         }
-        for (key, value) in [("forwarding", "1"), ("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0"), ("mldv2_unsolicited_report_interval", "1")] {
+        for (key, value) in [
+            ("forwarding", "1"),
+            ("accept_dad", "0"),
+            ("accept_ra", "0"),
+            ("router_solicitations", "0"),
+            ("mldv2_unsolicited_report_interval", "1"),
+        ] {
             set(&format!("ipv6/conf/{of}/{key}"), value);
         }
     }

@@ -138,7 +138,12 @@ const NEUTRAL: [Edit; 62] = [
         "-A logflags -m limit --limit 1/hour --limit-burst 10 -j LOG --log-prefix \"logflags DROP \" --log-level 6 --log-ip-options",
         "",
     ),
-    v4("shorewall", "a jump to a chain that always decides", "-A INPUT -i eth0 -j net-fw", "-A INPUT -i eth0 -g net-fw"),
+    v4(
+        "shorewall",
+        "a jump to a chain that always decides",
+        "-A INPUT -i eth0 -j net-fw",
+        "-A INPUT -i eth0 -g net-fw",
+    ),
     v4(
         "shorewall",
         "rules that do the same swapped",
@@ -164,12 +169,7 @@ const NEUTRAL: [Edit; 62] = [
         "-A INPUT -d 224.0.0.0/4 -j DROP",
         "-A INPUT -d 224.0.0.0/5 -j DROP\n-A INPUT -d 232.0.0.0/5 -j DROP",
     ),
-    v4(
-        "shorewall",
-        "an empty chain inlined",
-        "-A dmz-fw -m conntrack --ctstate INVALID,NEW,UNTRACKED -j dynamic",
-        "",
-    ),
+    v4("shorewall", "an empty chain inlined", "-A dmz-fw -m conntrack --ctstate INVALID,NEW,UNTRACKED -j dynamic", ""),
     v6("shorewall", "a policy that nothing comes to", ":OUTPUT DROP [0:0]", ":OUTPUT ACCEPT [0:0]"),
     v6("shorewall", "a rule that nothing comes to removed", "-A fw-dmz -p ipv6-icmp -j AllowICMPs", ""),
     v6(
@@ -270,7 +270,12 @@ const NEUTRAL: [Edit; 62] = [
         "-A FORWARD -i dmz0 -o lan0 -g dmz-lan",
         "-A FORWARD -i dmz0 -o lan0 -j dmz-lan",
     ),
-    v4("enterprise", "an element split", "add feeds4 172.16.64.0/19", "add feeds4 172.16.64.0/20\nadd feeds4 172.16.80.0/20"),
+    v4(
+        "enterprise",
+        "an element split",
+        "add feeds4 172.16.64.0/19",
+        "add feeds4 172.16.64.0/20\nadd feeds4 172.16.80.0/20",
+    ),
     v4(
         "enterprise",
         "a prefix split",
@@ -348,7 +353,8 @@ fn what_does_not_matter_is_equal() {
         for edit in edits::of(&NEUTRAL, named) {
             let (changed, changed_sets) = edit.apply(&dump, ipset.as_deref());
             let changed = named.import(&changed, changed_sets.as_deref());
-            let compared = equivalence::compare(&original, &changed, &Options::default()).expect("they can be compared");
+            let compared =
+                equivalence::compare(&original, &changed, &Options::default()).expect("they can be compared");
             assert_eq!(compared.answer(), Answer::Equal, "{named:?}: {}: {}: {compared:#?}", edit.what, edit.old);
         }
     }

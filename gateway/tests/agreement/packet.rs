@@ -185,6 +185,8 @@ impl Packet {
                 }
                 (bytes, Some(2))
             }
+            // Version 0, nothing optional, IPv4 within.
+            47 => ([&[0, 0, 8, 0][..], &[0x41; 20]].concat(), None),
             _ => (vec![0x41; 24], None),
         };
         if let Some(at) = sum_at {
@@ -244,7 +246,13 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Read> {
         destination,
         protocol,
         source_port: if ports { pair(0) } else { 0 },
-        destination_port: if ports { pair(2) } else if icmp { pair(0) } else { 0 },
+        destination_port: if ports {
+            pair(2)
+        } else if icmp {
+            pair(0)
+        } else {
+            0
+        },
         tcp_flags: if protocol == TCP { above.get(13).map_or(0, |flags| flags & 0x3f) } else { 0 },
         above: above.to_vec(),
     })
@@ -322,6 +330,9 @@ impl Read {
     ) -> Option<&'static str> {
         if self.destination.is_unspecified() {
             return Some("its destination names no host");
+        }
+        if self.source == Address([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) {
+            return Some("its source is any router of the link: the gateway, too");
         }
         let nobody = self.source.is_unspecified() || self.source.is_group() || self.source == Address::v4([255; 4]);
         if nobody {

@@ -323,7 +323,8 @@ impl<'a> Solver<'a> {
 
     fn interface(&mut self, groups: &[String], wanted: bool) -> Option<usize> {
         let ruleset = self.ruleset;
-        let of = |name: &String| groups.iter().filter_map(|group| ruleset.groups.get(group)).any(|of| of.contains(name));
+        let of =
+            |name: &String| groups.iter().filter_map(|group| ruleset.groups.get(group)).any(|of| of.contains(name));
         let able: Vec<usize> =
             (0..self.interfaces.len()).filter(|index| of(&self.interfaces[*index]) == wanted).collect();
         // `lo` only where nothing else will do.
@@ -340,7 +341,9 @@ impl<'a> Solver<'a> {
             let one = self.pick(ranges)?;
             let near = [one.start().wrapping_sub(1), one.end().wrapping_add(1), self.random.u16(..)];
             let start = self.random.usize(..3);
-            return (0..3).map(|at| near[(start + at) % 3]).find(|port| !ranges.iter().any(|range| range.contains(port)));
+            return (0..3)
+                .map(|at| near[(start + at) % 3])
+                .find(|port| !ranges.iter().any(|range| range.contains(port)));
         }
         let range = self.pick(ranges)?;
         Some(match self.random.u8(..4) {
@@ -448,7 +451,10 @@ impl<'a> Solver<'a> {
                 for of in types {
                     let code = |code: u8| u16::from_be_bytes([of.kind, code]);
                     let (first, last) = (*of.codes.start(), *of.codes.end());
-                    let other = [u16::from_be_bytes([of.kind.wrapping_add(1), first]), u16::from_be_bytes([of.kind.wrapping_sub(1), first])];
+                    let other = [
+                        u16::from_be_bytes([of.kind.wrapping_add(1), first]),
+                        u16::from_be_bytes([of.kind.wrapping_sub(1), first]),
+                    ];
                     for to in [code(first), code(last), code(last.wrapping_add(1)), other[0], other[1]] {
                         packets.push(with(&|packet| packet.destination_port = to));
                     }
