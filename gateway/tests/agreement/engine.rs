@@ -15,10 +15,17 @@ use gateway::placement::Placement;
 use crate::kernel::own;
 use crate::packet::{icmp_of, refusal};
 
+/// A hook, and the interfaces that packets come in by and go out by there.
+type Place = (Hook, Option<String>, Option<String>);
+
+/// The rules of one direction of a wire, with the direction and the rules that they were told with.
+type Table = (StatefulTable, Direction, usize);
+
 /// The engine's rules for one rule set.
 struct Compiled {
+    /// With wires between interfaces, and with the host's wires.
     lowered: [Lowered; 2],
-    tables: HashMap<(Hook, Option<String>, Option<String>), (StatefulTable, Direction, usize)>,
+    tables: HashMap<Place, Table>,
 }
 
 /// The engine's rules twice: with tokens for every limit, and with none for those that run out of them.

@@ -3,6 +3,7 @@
 //!
 //! `PENSTOCK_AGREEMENT_PACKETS` says how many packets each rule set judges at least, `PENSTOCK_SEED` which ones.
 
+mod boundaries;
 mod drive;
 mod edits;
 mod engine;
@@ -13,6 +14,7 @@ mod mutations;
 mod neutral;
 mod observer;
 mod packet;
+mod planted;
 mod rulesets;
 mod sequences;
 mod solver;
