@@ -7,11 +7,13 @@ use gateway::judge::RuleAt;
 use gateway::model::{Family, Hook, Ruleset, States};
 use gateway::rulefile;
 
+use crate::edits;
 use crate::engine::Engine;
 use crate::fates::Fates;
 use crate::kernel::Kernel;
 use crate::observer::alone;
 use crate::packet::{Packet, read};
+use crate::planted::MUTATIONS;
 use crate::rulesets::Named;
 use crate::sequences::connection;
 use crate::solver::Solver;
@@ -128,33 +130,36 @@ fn written_and_read(ruleset: &Ruleset) -> Ruleset {
     rulefile::read(&path).unwrap_or_else(|problems| panic!("the rule file can't be read: {problems:#?}"))
 }
 
-fn agree(name: &'static str, family: Family) {
-    let named = Named { name, family };
-    let seed = seed();
-    let packets = std::env::var("PENSTOCK_AGREEMENT_PACKETS").ok().map(|text| text.parse().expect("a number"));
-    let packets = packets.unwrap_or(PACKETS);
-    let begin = Instant::now();
-    let (original, ipset) = alone(|| named.dump());
-    let imported = named.import(&original, ipset.as_deref());
-    let compared = equivalence::compare(&imported, &written_and_read(&imported), &equivalence::Options::default());
-    assert_eq!(compared.expect("the rules can be compared").answer(), Answer::Equal, "{named:?} written and read back");
-    let compared = begin.elapsed();
+/// What came of packets by a rule set that is loaded into the kernel.
+struct Outcome {
+    /// Figures for people.
+    summary: String,
+    /// How many packets fared otherwise than was expected.
+    disagreements: u64,
+    /// All that is wrong; empty if nothing is.
+    complaints: String,
+}
 
-    let (dump, ipset) = alone(|| named.slow_dump());
-    let ruleset = named.import(&dump, ipset.as_deref());
-    let engine = Engine::new(&ruleset, family, named.interfaces());
-    let compiled = begin.elapsed();
+/// Sends packets until so many were judged, and compares what the kernel does with the rules and, if it is there, the engine.
+fn driven(
+    named: Named,
+    (dump, ipset): (&str, Option<&str>),
+    ruleset: &Ruleset,
+    engine: Option<&Engine>,
+    packets: u64,
+    seed: u64,
+) -> Outcome {
     let lines: Vec<&str> = dump.lines().collect();
     let unreachable = |at: RuleAt| {
         let line = lines[ruleset.chains[at.chain].rules[at.rule].origin.line as usize - 1];
         named.unreachable().iter().any(|(beginning, _)| line.starts_with(beginning))
     };
     alone(|| {
-        let kernel = Kernel::new(family, named.interfaces());
-        kernel.load(&dump, ipset.as_deref());
+        let kernel = Kernel::new(named.family, named.interfaces());
+        kernel.load(dump, ipset);
         let interfaces = kernel.interfaces.clone();
-        let solver = Solver::new(&ruleset, family, &interfaces, seed);
-        let fates = Fates::new(&ruleset, Some(&engine), &kernel);
+        let solver = Solver::new(ruleset, named.family, &interfaces, seed);
+        let fates = Fates::new(ruleset, engine, &kernel);
         let mut drive = Drive { kernel, solver, fates, forgotten: 0 };
         drive.rules(&unreachable);
         let rules = drive.solver.rules();
@@ -169,17 +174,59 @@ fn agree(name: &'static str, family: Family) {
         while drive.fates.total() < packets {
             drive.some(&rules);
         }
-        let complaints = drive.fates.complaints(&dump, &drive.kernel, named.unreachable());
-        let version = if family == Family::V4 { 4 } else { 6 };
-        eprintln!(
-            "{name}, IPv{version} (PENSTOCK_SEED={seed}): {}; {:.1} s to compare, {:.1} s to compile, {:.1} s in all",
-            drive.fates.summary(&drive.kernel, rules.len()),
-            compared.as_secs_f64(),
-            (compiled - compared).as_secs_f64(),
-            begin.elapsed().as_secs_f64(),
-        );
-        assert!(complaints.is_empty(), "{name}, IPv{version}, PENSTOCK_SEED={seed}:\n{complaints}");
-    });
+        Outcome {
+            summary: drive.fates.summary(&drive.kernel, rules.len()),
+            disagreements: drive.fates.disagreements,
+            complaints: drive.fates.complaints(dump, &drive.kernel, named.unreachable()),
+        }
+    })
+}
+
+fn agree(name: &'static str, family: Family) {
+    let named = Named { name, family };
+    let seed = seed();
+    let packets = std::env::var("PENSTOCK_AGREEMENT_PACKETS").ok().map(|text| text.parse().expect("a number"));
+    let begin = Instant::now();
+    let (original, ipset) = alone(|| named.dump());
+    let imported = named.import(&original, ipset.as_deref());
+    let compared = equivalence::compare(&imported, &written_and_read(&imported), &equivalence::Options::default());
+    assert_eq!(compared.expect("the rules can be compared").answer(), Answer::Equal, "{named:?} written and read back");
+    let compared = begin.elapsed();
+
+    let (dump, ipset) = alone(|| named.slow_dump());
+    let ruleset = named.import(&dump, ipset.as_deref());
+    // The engine is told of the rules as the rule file has them.
+    let engine = Engine::new(&written_and_read(&ruleset), family, named.interfaces());
+    let compiled = begin.elapsed();
+    let loaded = (dump.as_str(), ipset.as_deref());
+    let outcome = driven(named, loaded, &ruleset, Some(&engine), packets.unwrap_or(PACKETS), seed);
+    eprintln!(
+        "{name}, {family} (PENSTOCK_SEED={seed}): {}; {:.1} s to compare, {:.1} s to compile, {:.1} s in all",
+        outcome.summary,
+        compared.as_secs_f64(),
+        (compiled - compared).as_secs_f64(),
+        begin.elapsed().as_secs_f64(),
+    );
+    assert!(outcome.complaints.is_empty(), "{name}, {family}, PENSTOCK_SEED={seed}:\n{}", outcome.complaints);
+}
+
+#[test]
+fn rules_that_say_otherwise_are_noticed() {
+    let seed = seed();
+    for name in ["ufw", "shorewall", "kube-proxy"] {
+        let named = Named { name, family: Family::V4 };
+        let (dump, ipset) = alone(|| named.slow_dump());
+        let original = named.import(&dump, ipset.as_deref());
+        for edit in edits::of(&MUTATIONS, named).filter(|edit| edit.what == "an action flipped") {
+            let (changed, _) = edit.apply(&dump, None);
+            let mutated = named.import(&changed, None);
+            let engine = Engine::new(&mutated, Family::V4, named.interfaces());
+            for (ruleset, engine) in [(&mutated, None), (&original, Some(&engine))] {
+                let outcome = driven(named, (&dump, None), ruleset, engine, 2000, seed);
+                assert!(outcome.disagreements > 0, "{name}, PENSTOCK_SEED={seed}: {}", edit.old);
+            }
+        }
+    }
 }
 
 #[test]

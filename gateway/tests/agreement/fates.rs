@@ -73,7 +73,8 @@ pub(crate) struct Fates<'a> {
     pub(crate) engine_asked: BTreeMap<&'static str, u64>,
     /// What became of what the last call sent, and of what came of that.
     pub(crate) last: Vec<Fate>,
-    disagreements: u64,
+    /// Packets that fared otherwise than was expected.
+    pub(crate) disagreements: u64,
     told: String,
 }
 

@@ -36,6 +36,7 @@ fn packet(of: &equivalence::Packet, interfaces: &[String]) -> Option<Packet> {
         wish: of.state,
         about: None,
         bad_checksum: false,
+        options: false,
     };
     if of.state == States::RELATED {
         // An answer to what the other side is said to have sent.
@@ -53,12 +54,12 @@ fn packet(of: &equivalence::Packet, interfaces: &[String]) -> Option<Packet> {
     Some(packet)
 }
 
-/// The counter-example itself, and others that the same rules decide: of a state or a protocol that the kernel may well give them.
+/// Other packets than a counter-example that the same rules decide: of a state and a protocol that go together.
 fn alike(difference: &Difference, rulesets: [&Ruleset; 2]) -> Vec<equivalence::Packet> {
     let own = &difference.packet;
     let family = Family::of(own.destination);
     let error = if family == Family::V4 { 0x0301 } else { 0x0103 };
-    let mut packets = vec![own.clone()];
+    let mut packets = Vec::new();
     for state in States::EXCLUSIVE {
         packets.push(equivalence::Packet { state, ..own.clone() });
         for (protocol, source_port, destination_port, tcp_flags) in
@@ -69,7 +70,6 @@ fn alike(difference: &Difference, rulesets: [&Ruleset; 2]) -> Vec<equivalence::P
             packets.push(other);
         }
     }
-    packets.dedup();
     let decided = |packet: &equivalence::Packet| {
         rulesets.iter().zip([&difference.a, &difference.b]).all(|(ruleset, side)| {
             let judgement = ruleset.judge(packet.hook, &packet.header(), &mut |_, _| true);
@@ -123,15 +123,12 @@ fn mutations(name: &'static str, family: Family) {
         let compared = equivalence::compare(&original, &mutated, &options).expect("the rules can be compared");
         let full =
             |difference: &&Difference| difference.a.tokens.iter().chain(&difference.b.tokens).all(|(_, token)| *token);
-        let shown: Vec<Shown> = compared
-            .differences
-            .iter()
-            .filter(full)
-            .take(12)
-            .flat_map(|of| {
-                alike(of, [&original, &mutated]).into_iter().map(|packet| (packet, [of.a.verdict, of.b.verdict]))
-            })
-            .collect();
+        let differences: Vec<&Difference> = compared.differences.iter().filter(full).take(12).collect();
+        // As they were told first.
+        let alike =
+            differences.iter().flat_map(|of| alike(of, [&original, &mutated]).into_iter().map(move |to| (of, to)));
+        let told = differences.iter().map(|of| (of, of.packet.clone()));
+        let shown: Vec<Shown> = told.chain(alike).map(|(of, packet)| (packet, [of.a.verdict, of.b.verdict])).collect();
         let names = interfaces(named, &shown);
         let loaded = |dump: &str, sets: Option<&str>, ruleset: &Ruleset| {
             alone(|| {

@@ -45,6 +45,8 @@ pub(crate) struct Packet {
     /// What ICMP errors are about.
     pub(crate) about: Option<Vec<u8>>,
     pub(crate) bad_checksum: bool,
+    /// Whether there is something between the IP header and what is above: IPv4 options, an IPv6 extension header.
+    pub(crate) options: bool,
 }
 
 impl Packet {
@@ -100,18 +102,30 @@ impl Packet {
         let mut packet = match (self.source.to_v4_bits(), self.destination.to_v4_bits()) {
             (Some(source), Some(destination)) => {
                 let mut header = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, self.protocol, 0, 0];
-                header[2..4].copy_from_slice(&((20 + above.len()) as u16).to_be_bytes());
                 header.extend(source.to_be_bytes());
                 header.extend(destination.to_be_bytes());
+                if self.options {
+                    // Nothing, four times.
+                    header.extend([1; 4]);
+                    header[0] = 0x46;
+                }
+                let length = (header.len() + above.len()) as u16;
+                header[2..4].copy_from_slice(&length.to_be_bytes());
                 let sum = internet_checksum(&[&header]);
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
                 header
             }
             _ => {
                 let mut header = vec![0x60, 0, 0, 0, 0, 0, self.protocol, 255];
-                header[4..6].copy_from_slice(&(above.len() as u16).to_be_bytes());
                 header.extend(self.source.0);
                 header.extend(self.destination.0);
+                if self.options {
+                    // Destination options: padding.
+                    header.extend([self.protocol, 0, 1, 4, 0, 0, 0, 0]);
+                    header[6] = 60;
+                }
+                let length = (header.len() - 40 + above.len()) as u16;
+                header[4..6].copy_from_slice(&length.to_be_bytes());
                 header
             }
         };

@@ -174,6 +174,7 @@ impl<'a> Solver<'a> {
             wish: if self.random.u8(..8) == 0 { States::UNTRACKED } else { States::NEW },
             about: None,
             bad_checksum: false,
+            options: self.random.u8(..16) == 0,
         }
     }
 
