@@ -196,7 +196,7 @@ fn agree(name: &'static str, family: Family) {
     let (dump, ipset) = alone(|| named.slow_dump());
     let ruleset = named.import(&dump, ipset.as_deref());
     // The engine is told of the rules as the rule file has them.
-    let engine = Engine::new(&written_and_read(&ruleset), family, named.interfaces());
+    let engine = Engine::new(&written_and_read(&ruleset), family, &named.wired(packets.is_some()));
     let compiled = begin.elapsed();
     let loaded = (dump.as_str(), ipset.as_deref());
     let outcome = driven(named, loaded, &ruleset, Some(&engine), packets.unwrap_or(PACKETS), seed);
@@ -220,7 +220,7 @@ fn rules_that_say_otherwise_are_noticed() {
         for edit in edits::of(&MUTATIONS, named).filter(|edit| edit.what == "an action flipped") {
             let (changed, _) = edit.apply(&dump, None);
             let mutated = named.import(&changed, None);
-            let engine = Engine::new(&mutated, Family::V4, named.interfaces());
+            let engine = Engine::new(&mutated, Family::V4, &named.wired(true));
             for (ruleset, engine) in [(&mutated, None), (&original, Some(&engine))] {
                 let outcome = driven(named, (&dump, None), ruleset, engine, 2000, seed);
                 assert!(outcome.disagreements > 0, "{name}, PENSTOCK_SEED={seed}: {}", edit.old);

@@ -41,15 +41,15 @@ fn wires(ruleset: &Ruleset, placements: &BTreeMap<String, Placement>) -> Lowered
 }
 
 impl Compiled {
-    fn new(ruleset: &Ruleset, family: Family, names: &[&str]) -> Compiled {
+    fn new(ruleset: &Ruleset, family: Family, names: &[(usize, &str)]) -> Compiled {
         let (mut between, mut hosts) = (BTreeMap::new(), BTreeMap::new());
-        for (index, inside) in names.iter().enumerate() {
-            for outside in &names[index..] {
+        for (at, (index, inside)) in names.iter().enumerate() {
+            for (_, outside) in &names[at..] {
                 let placement = Placement::Transparent { inside: (*inside).into(), outside: (*outside).into() };
                 between.insert(format!("{inside} {outside}"), placement);
             }
             let length = if family == Family::V4 { 32 } else { 128 };
-            let addresses = vec![format!("{}/{length}", own(family, index)).parse().expect("an address")];
+            let addresses = vec![format!("{}/{length}", own(family, *index)).parse().expect("an address")];
             let placement = Placement::HostInside { interface: (*inside).into(), addresses, forward: false };
             hosts.insert((*inside).to_owned(), placement);
         }
@@ -100,7 +100,8 @@ impl Compiled {
 }
 
 impl Engine {
-    pub(crate) fn new(ruleset: &Ruleset, family: Family, names: &[&str]) -> Engine {
+    /// `names` are the interfaces with wires, each with its number in the gateway.
+    pub(crate) fn new(ruleset: &Ruleset, family: Family, names: &[(usize, &str)]) -> Engine {
         let mut dry = ruleset.clone();
         for rule in dry.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
             if rule.limit.take_if(|limit| limit.per != Per::Second).is_some() {
@@ -111,7 +112,7 @@ impl Engine {
         Engine {
             with_tokens: Compiled::new(ruleset, family, names),
             without: Compiled::new(&dry, family, names),
-            own: (0..names.len()).map(|index| own(family, index)).collect(),
+            own: names.iter().map(|(index, _)| own(family, *index)).collect(),
             chains: Hook::ALL.into_iter().filter_map(chain).collect(),
         }
     }
@@ -143,7 +144,7 @@ impl Engine {
             (false, true) => &self.without,
             (true, true) => return Err("some limits have tokens, others have not"),
         };
-        let (verdict, by) = compiled.judge(hook, packet, state).ok_or("loopback")?;
+        let (verdict, by) = compiled.judge(hook, packet, state).ok_or("no wire there")?;
         match by {
             Some(Whose::Rule(at)) => Ok((verdict, Some(at))),
             Some(Whose::Policy(chain)) if chain == self.chains.get(&hook).copied() => Ok((verdict, None)),

@@ -86,6 +86,12 @@ impl Named {
         }
     }
 
+    /// The interfaces between which wires are made: all of them, or few where there are many, with their numbers.
+    pub(crate) fn wired(self, all: bool) -> Vec<(usize, &'static str)> {
+        let few = |name: &str| self.name == "enterprise" && ["wan1", "lan1", "mgmt0", "vpn1"].contains(&name);
+        self.interfaces().iter().copied().enumerate().filter(|(_, name)| all || !few(name)).collect()
+    }
+
     pub(crate) fn unreachable(self) -> Unreachable {
         match (self.name, self.family) {
             ("ufw", Family::V4) => UFW4,
