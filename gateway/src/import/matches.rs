@@ -244,7 +244,7 @@ impl Importer<'_> {
         };
         let multicast = if is_v4 { ["224.0.0.0/4"] } else { ["ff00::/8"] };
         let broadcasts = |own: &[IpNet]| -> Result<Vec<RangeInclusive<Address>>, String> {
-            let mut ranges = if is_v4 { nets(&["255.255.255.255", "0.0.0.0"])? } else { Vec::new() };
+            let mut ranges = if is_v4 { nets(&["255.255.255.255", "0.0.0.0", "127.255.255.255"])? } else { Vec::new() };
             for net in own {
                 if let IpNet::V4(net) = net
                     && net.prefix_len() < 31
@@ -257,7 +257,9 @@ impl Importer<'_> {
             Ok(ranges)
         };
         let local = |own: &[IpNet]| -> Result<Vec<RangeInclusive<Address>>, String> {
-            let mut ranges = nets(if is_v4 { &["127.0.0.0/8"] } else { &["::1"] })?;
+            // The last one of the loopback's network is its broadcast address.
+            let loopback = Address::v4([127, 0, 0, 0])..=Address::v4([127, 255, 255, 254]);
+            let mut ranges = if is_v4 { vec![loopback] } else { nets(&["::1"])? };
             ranges.extend(own.iter().map(|net| Address::from(net.addr())).map(|address| address..=address));
             Ok(ranges)
         };
