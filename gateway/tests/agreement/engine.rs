@@ -50,7 +50,8 @@ impl Compiled {
             }
             let length = if family == Family::V4 { 32 } else { 128 };
             let addresses = vec![format!("{}/{length}", own(family, *index)).parse().expect("an address")];
-            let placement = Placement::HostInside { interface: (*inside).into(), addresses, forward: false };
+            let placement =
+                Placement::HostInside { interface: (*inside).into(), addresses, forward: false, dnat: Vec::new() };
             hosts.insert((*inside).to_owned(), placement);
         }
         let lowered = [wires(ruleset, &between), wires(ruleset, &hosts)];
