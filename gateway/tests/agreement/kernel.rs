@@ -110,10 +110,6 @@ impl Kernel {
         let index = |name: &String| rustix::net::netdevice::name_to_index(&raw, name).expect("an interface");
         let indices: HashMap<u32, usize> = interfaces.iter().enumerate().map(|(at, name)| (index(name), at)).collect();
         let member = join(family, &indices, names.len());
-        let mut observer = Observer::open();
-        // Groups are joined aloud. What is told of that is told once, and nobody looks at it.
-        std::thread::sleep(Duration::from_millis(60));
-        observer.drain(&mut Vec::new());
         Kernel {
             family,
             interfaces,
@@ -121,9 +117,20 @@ impl Kernel {
             taps,
             pool: Pool::new(2048, 4096),
             raw,
-            observer,
+            observer: Observer::open(),
             _member: member,
             came_out: 0,
+        }
+    }
+
+    /// Waits until the kernel is silent: groups are joined aloud, and what is told of that before there are rules nobody counts.
+    pub(crate) fn calm_down(&mut self) {
+        let (mut silent, mut seen) = (0, Vec::new());
+        while silent < 15 {
+            std::thread::sleep(Duration::from_millis(10));
+            self.observer.drain(&mut seen);
+            silent = if seen.is_empty() { silent + 1 } else { 0 };
+            seen.clear();
         }
     }
 

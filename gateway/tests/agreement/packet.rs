@@ -273,9 +273,10 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Read> {
 }
 
 impl Read {
-    /// Whether it is this packet, as far as its ends and its protocol go.
+    /// Whether it is this packet, as far as its ends and its protocol go. What is sent without a source gets one.
     pub(crate) fn is_of(&self, packet: &Packet) -> bool {
-        (self.source, self.destination, self.protocol) == (packet.source, packet.destination, packet.protocol)
+        (packet.source.is_unspecified() || self.source == packet.source)
+            && (self.destination, self.protocol) == (packet.destination, packet.protocol)
     }
 
     /// With interfaces and the state.
@@ -355,11 +356,15 @@ impl Read {
         if self.destination.is_group() || self.destination == Address::v4([255; 4]) {
             return Some("it is for a group");
         }
-        if self.bad_checksum() {
+        if with == RejectWith::TcpReset && self.tcp_flags & RST != 0 {
+            return Some("a reset is not answered with a reset");
+        }
+        // The kernel fills its own checksums in later.
+        if !by_kernel && self.bad_checksum() {
             return Some("its checksum is wrong");
         }
         if with == RejectWith::TcpReset {
-            return (self.tcp_flags & RST != 0).then_some("a reset is not answered with a reset");
+            return None;
         }
         let is_v4 = Family::of(self.destination) == Family::V4;
         if is_v4 && hook == Hook::Input && !own.contains(&self.destination) {
