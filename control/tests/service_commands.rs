@@ -109,6 +109,22 @@ fn a_hidden_client_is_found_and_judged() {
     assert_eq!(eval(&file, &json!({"from": "192.168.0.1", "to": "x/open", "port": 8080})).1, "allow", "its own node");
 }
 
+/// A block with holes, and another node whose address is in the block: through it comes whoever wants to.
+#[test]
+fn a_block_that_holds_another_node_is_no_wall() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("world.yaml");
+    let other = "- {apiVersion: v1, kind: Node, metadata: {name: n2}, status: {addresses: [{type: InternalIP, address: 192.168.0.2}]}}\n";
+    let world = WORLD.replace("cidr: 203.0.113.0/24", "cidr: 0.0.0.0/0, except: [203.0.113.0/24]") + other;
+    std::fs::write(&file, world).unwrap();
+    let (_, answer, _) = run(&["explain", "-f", file.to_str().unwrap(), "203.0.113.9", "10.96.0.3", "80"], "");
+    assert!(answer.contains("which a block holds: whoever comes so passes, also who is in its `except`"), "{answer}");
+    // Nobody judges the sender's side: kube-proxy chooses among the endpoints.
+    let allowed =
+        answer.contains("when kube-proxy chooses one of the former") || answer.contains("none of its endpoints");
+    assert!(allowed && !answer.contains("serviceMixed"), "{answer}");
+}
+
 #[test]
 fn explain_names_the_endpoints_and_warns_of_hidden_clients() {
     let directory = tempfile::tempdir().unwrap();
@@ -127,6 +143,7 @@ fn explain_names_the_endpoints_and_warns_of_hidden_clients() {
         answer.contains("x/open has ipBlocks, and clients from outside reach x/open by Service x/open"),
         "{answer}"
     );
+    assert!(answer.contains("are dropped (other_node), unless a block holds that address"), "{answer}");
     let (_, answer, _) = explain(&["203.0.113.9", "x/open", "8080", "--via", "nodePort"]);
     assert!(answer.contains("192.168.0.1 (its node, rewritten by kube-proxy from 203.0.113.9)"), "{answer}");
 }

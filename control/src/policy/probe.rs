@@ -193,7 +193,9 @@ pub enum ProbeError {
     #[error("there is no Service {0} with port {1} and an address in the manifests")]
     UnknownService(Target, Service),
     /// It leads nowhere.
-    #[error("Service {0} has no ready endpoint for {1}: kube-proxy refuses connections to it, whatever policy says")]
+    #[error(
+        "Service {0} has no ready endpoint for {1} in the manifests: kube-proxy refuses connections to it, whatever policy says; if it has some, add its EndpointSlices"
+    )]
     NoEndpoints(ObjectName, Service),
 }
 

@@ -1,5 +1,6 @@
 //! Policies as rules over interned selectors.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::packet::{Direction, Protocol};
@@ -60,6 +61,13 @@ pub struct Block {
     pub network: IpNet,
     /// Its holes.
     pub except: Vec<IpNet>,
+}
+
+impl Block {
+    /// Whether an address is in it and in none of its holes.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.network.contains(&address) && !self.except.iter().any(|hole| hole.contains(&address))
+    }
 }
 
 /// Which ports a rule allows.

@@ -170,12 +170,17 @@ fn explain_service(cluster: &Cluster, behind: &Behind) -> Result<Explanation, Pr
         of.map(|explanation| format!("{} {}", explanation.to, explanation.service)).collect()
     };
     let (allowed, denied) = (named(EndVerdict::Allow), named(EndVerdict::Deny));
+    // Only the sender's own wire judges the Service; an endpoint's judges what has reached it.
+    let by_sender = explanations.iter().any(|of| of.egress.verdict == EndVerdict::Deny);
+    let passes = match by_sender {
+        true => "if it is known to reach one of the former, or with serviceMixed: allow",
+        false => "when kube-proxy chooses one of the former",
+    };
     let note = match (&allowed[..], &denied[..]) {
         (_, []) => format!("all of its endpoints are allowed: {}", allowed.join(", ")),
         ([], _) => format!("none of its endpoints is allowed: {}", denied.join(", ")),
         _ => format!(
-            "of its endpoints {} are allowed and {} are not: a connection passes only if it is known to reach one of the \
-             former, or with serviceMixed: allow",
+            "of its endpoints {} are allowed and {} are not: a connection passes only {passes}",
             allowed.join(", "),
             denied.join(", ")
         ),
@@ -342,16 +347,29 @@ fn hidden_clients(cluster: &Cluster, pod: &Pod) -> Option<String> {
     };
     let services: Vec<String> =
         cluster.services().filter(leads_here).map(|service| service.object_name().to_string()).collect();
-    (!policies.is_empty() && !services.is_empty()).then(|| {
-        format!(
-            "{} has ipBlocks, and clients from outside reach {} by Service {} with externalTrafficPolicy: Cluster: those that come by \
-             another node are hidden behind that node's address, which no block of clients holds, and are dropped (other_node); with \
-             externalTrafficPolicy: Local the pod sees every client",
-            policies.join(", "),
-            pod.name,
-            services.join(", ")
-        )
-    })
+    if policies.is_empty() || services.is_empty() {
+        return None;
+    }
+    let others =
+        || cluster.nodes().filter(|node| pod.node.as_ref() != Some(&node.name)).flat_map(|node| &node.all_addresses);
+    let holds_a_node = cluster.policies_selecting(pod).any(|policy| {
+        let mut peers =
+            policy.rules(Direction::Ingress).into_iter().flatten().flat_map(|rule| rule.peers.iter().flatten());
+        peers.any(|peer| matches!(peer, Peer::Block(block) if others().any(|address| block.contains(*address))))
+    });
+    let fate = match holds_a_node {
+        true => {
+            "which a block holds: whoever comes so passes, also who is in its `except`. Take the nodes' addresses out of the block"
+        }
+        false => "and are dropped (other_node), unless a block holds that address, which lets in all who come so",
+    };
+    Some(format!(
+        "{} has ipBlocks, and clients from outside reach {} by Service {} with externalTrafficPolicy: Cluster: those that come by \
+         another node are hidden behind that node's address, {fate}; with externalTrafficPolicy: Local the pod sees every client",
+        policies.join(", "),
+        pod.name,
+        services.join(", ")
+    ))
 }
 
 #[cfg(test)]

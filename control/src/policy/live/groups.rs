@@ -39,9 +39,7 @@ impl State {
         match &self.meaning {
             Meaning::Namespace(namespace, pods) => *namespace == pod.name.namespace && pods.matches(&pod.labels),
             Meaning::Namespaces(_, pods) => self.namespaces.contains(&pod.name.namespace) && pods.matches(&pod.labels),
-            Meaning::Block(block) => {
-                block.network.contains(&address) && !block.except.iter().any(|hole| hole.contains(&address))
-            }
+            Meaning::Block(block) => block.contains(address),
             Meaning::Any => true,
         }
     }
