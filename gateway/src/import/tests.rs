@@ -66,6 +66,12 @@ fn matches_mean_what_iptables_means() {
         ("-m state --state NEW", base, Header { state: States::RELATED, ..base }),
         ("-m addrtype --dst-type UNICAST", base, Header { destination: address("224.1.1.1"), ..base }),
         ("-m addrtype --dst-type LOCAL", Header { destination: address("192.0.2.1"), ..base }, base),
+        (
+            "-m addrtype --dst-type LOCAL",
+            Header { destination: address("127.255.255.254"), ..base },
+            Header { destination: address("127.255.255.255"), ..base },
+        ),
+        ("-m addrtype --dst-type BROADCAST", Header { destination: address("127.255.255.255"), ..base }, base),
         ("-m addrtype ! --dst-type BROADCAST", base, Header { destination: address("192.0.2.255"), ..base }),
         ("-p 47", Header { protocol: 47, ..udp }, base),
     ] {
