@@ -192,8 +192,9 @@ impl Gateway {
                 version
             }
             None => {
-                let version = versions.keep(&whole(&ruleset)).map_err(Refused::system)?;
-                versions.confirm(version.number).map_err(Refused::system)?;
+                let version =
+                    versions.keep(&whole(&ruleset)).map_err(|error| Refused::System(versions.complaint(&error)))?;
+                versions.confirm(version.number).map_err(|error| Refused::System(versions.complaint(&error)))?;
                 version
             }
         };
@@ -273,7 +274,7 @@ impl Gateway {
         };
         let kept = match planned.version {
             Some(version) => version,
-            None => self.versions.keep(&whole(&planned.rules.ruleset())).map_err(Refused::system)?.number,
+            None => self.versions.keep(&whole(&planned.rules.ruleset())).map_err(|error| self.unkept(&error))?.number,
         };
         // What is not confirmed yet is not what one goes back to.
         let before = state.unconfirmed.take().map_or_else(|| state.in_force.clone(), |unconfirmed| unconfirmed.before);
@@ -288,7 +289,12 @@ impl Gateway {
         }
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         match confirm {
-            None => self.versions.confirm(kept).map_err(Refused::system)?,
+            None => self.versions.confirm(kept).map_err(|error| {
+                Refused::System(format!(
+                    "the rules are in force, but a restart will not know of them: {}",
+                    self.versions.complaint(&error)
+                ))
+            })?,
             Some(time) => {
                 let fresh = planned.version.is_none();
                 let unconfirmed = Unconfirmed { version: kept, before, until: Instant::now() + time, fresh };
@@ -347,13 +353,21 @@ impl Gateway {
         }
     }
 
+    fn unkept(&self, error: &std::io::Error) -> Refused {
+        Refused::System(self.versions.complaint(error))
+    }
+
     /// What is in force stays.
     pub(crate) fn confirm(&self) -> Result<Applied, Refused> {
         let mut state = lock(&self.state);
         let Some(unconfirmed) = state.unconfirmed.take() else {
             return Err(Refused::Input("nothing waits to be confirmed".to_owned()));
         };
-        self.versions.confirm(unconfirmed.version).map_err(Refused::system)?;
+        if let Err(error) = self.versions.confirm(unconfirmed.version) {
+            // They go back in time, unless there is room until then.
+            state.unconfirmed = Some(unconfirmed);
+            return Err(self.unkept(&error));
+        }
         info!(version = unconfirmed.version, "rules confirmed");
         Ok(Applied { version: unconfirmed.version, unconfirmed: None, took: 0 })
     }

@@ -31,16 +31,17 @@ impl Versions {
     /// # Errors
     /// When it can't be made or read; a sentence with the remedy.
     pub(crate) fn open(directory: &Path) -> Result<Versions, String> {
-        let fail = |error: io::Error| {
-            format!(
-                "state: versions of the rules can't be kept in {} ({error}); name a directory that penstock may write to",
-                directory.display()
-            )
-        };
-        fs::create_dir_all(directory).map_err(fail)?;
         let versions = Versions { directory: directory.to_owned() };
-        versions.list().map_err(fail)?;
+        fs::create_dir_all(directory).and_then(|()| versions.list()).map_err(|error| versions.complaint(&error))?;
         Ok(versions)
+    }
+
+    /// What is wrong with the directory, with the remedy.
+    pub(crate) fn complaint(&self, error: &io::Error) -> String {
+        format!(
+            "state: versions of the rules can't be kept in {} ({error}); name a directory that penstock may write to, with room in it",
+            self.directory.display()
+        )
     }
 
     fn path(&self, number: u32) -> PathBuf {

@@ -115,6 +115,26 @@ fn a_change_is_told_first_cuts_what_it_denies_and_goes_back() {
 }
 
 #[test]
+fn what_can_not_be_kept_is_not_put_in_force() {
+    let site = site();
+    let _daemon = site.daemon(None, &site.transparent("af_packet"));
+    until("the server answers", || is_open(&site));
+    let kept = site.path("state/rules");
+    std::fs::rename(&kept, site.path("state/away")).unwrap();
+    let (refusal, code) = told(&site, &["apply", "closed.yaml", "--yes"]);
+    assert!(code == 3 && refusal.contains("versions of the rules can't be kept in"), "{code}: {refusal}");
+    assert!(is_open(&site), "nothing has been changed");
+
+    std::fs::rename(site.path("state/away"), &kept).unwrap();
+    let (_, code) = told(&site, &["apply", "closed.yaml", "--yes", "--confirm", "4s"]);
+    assert_eq!(code, 0);
+    std::fs::rename(&kept, site.path("state/away")).unwrap();
+    let (refusal, code) = told(&site, &["confirm"]);
+    assert!(code == 3 && refusal.contains("can't be kept"), "{code}: {refusal}");
+    until("what could not be confirmed goes back", || is_open(&site));
+}
+
+#[test]
 fn rules_that_nobody_confirms_go_back() {
     let site = site();
     let daemon = site.daemon(None, &site.transparent("af_packet"));

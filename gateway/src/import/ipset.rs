@@ -83,6 +83,14 @@ impl Importer<'_> {
                 let member = self.set(member, all, depth + 1)?;
                 match &mut set {
                     None => set = Some(Set { origin: of.origin.clone(), ..member }),
+                    // An exception is one of its own member's elements, not of another's.
+                    Some(set) if !(set.exceptions.is_empty() && member.exceptions.is_empty()) => {
+                        let text = format!(
+                            "set {name}: some members have exceptions (nomatch), which are no exceptions of the others; write a rule for each member"
+                        );
+                        self.errors.push(ImportError { origin: of.origin.clone(), text });
+                        return None;
+                    }
                     Some(set) if set.dimensions == member.dimensions => {
                         set.elements.extend(member.elements);
                         set.exceptions.extend(member.exceptions);

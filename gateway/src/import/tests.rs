@@ -172,7 +172,8 @@ fn sets_are_taken_over() {
                 create web hash:ip,port family inet\nadd web 192.0.2.9,tcp:80\nadd web 192.0.2.9,icmp:echo-request\n\
                 create both list:set size 8\nadd both hosts\n\
                 create macs hash:mac\nadd macs 02:00:00:00:00:01\n\
-                create short hash:ip family inet timeout 60\nadd short 10.0.0.5 timeout 12\n";
+                create short hash:ip family inet timeout 60\nadd short 10.0.0.5 timeout 12\n\
+                create holes list:set size 8\nadd holes hosts\nadd holes nets\n";
     let with = |lenient| Options { ipset: Some(("sets".into(), sets.to_owned())), ..options(lenient) };
     let echo = Header { protocol: 1, source_port: 0, destination_port: 8 << 8, tcp_flags: 0, ..packet() };
     for (rule, packet, expected) in [
@@ -195,6 +196,7 @@ fn sets_are_taken_over() {
         assert_eq!(passes(&ruleset, &packet), expected, "{rule}");
     }
     for (set, reason) in [
+        ("holes", "sets:15: set holes: some members have exceptions"),
         ("macs", "sets:11: set macs: type hash:mac can't be expressed"),
         ("short", "sets:14: set short: 10.0.0.5 has a timeout"),
         ("gone", "dump:7: this rule names the set gone, which is not in sets"),
