@@ -119,6 +119,14 @@ fn a_block_that_holds_another_node_is_no_wall() {
     std::fs::write(&file, world).unwrap();
     let (_, answer, _) = run(&["explain", "-f", file.to_str().unwrap(), "203.0.113.9", "10.96.0.3", "80"], "");
     assert!(answer.contains("which a block holds: whoever comes so passes, also who is in its `except`"), "{answer}");
+    let (_, far, _) = run(&["explain", "-f", file.to_str().unwrap(), "203.0.113.9", "192.168.0.2", "30080"], "");
+    assert!(far.contains("what comes by n2 reaches 10.0.0.2, on other nodes, with the address of n2"), "{far}");
+    let local = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace("{clusterIP: 10.96.0.1,", "{type: NodePort, externalTrafficPolicy: Local, clusterIP: 10.96.0.1,");
+    std::fs::write(&file, local).unwrap();
+    let (_, none, _) = run(&["explain", "-f", file.to_str().unwrap(), "203.0.113.9", "192.168.0.2", "30080"], "");
+    assert!(none.contains("n2 has no endpoint: kube-proxy drops"), "{none}");
     // Nobody judges the sender's side: kube-proxy chooses among the endpoints.
     let allowed =
         answer.contains("when kube-proxy chooses one of the former") || answer.contains("none of its endpoints");

@@ -1,6 +1,7 @@
 //! What is behind a Service that somebody asks about: a question for each of its endpoints.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::cluster::{Cluster, ObjectName, Service as ClusterService};
 use super::probe::{Probe, ProbeError, Service, Target, Via};
@@ -16,6 +17,17 @@ pub struct Behind {
     pub port: u16,
     /// The questions, in the order of the endpoints' addresses.
     pub endpoints: Vec<Probe>,
+    /// By which node, if a NodePort was asked about.
+    pub by_node: Option<ByNode>,
+}
+
+/// The node at whose address a NodePort is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByNode {
+    /// Its name.
+    pub node: Arc<str>,
+    /// Whether the Service has `externalTrafficPolicy: Local`.
+    pub is_local: bool,
 }
 
 /// What is behind the end that is asked about, if that is a Service: its name with [`Via::Service`], or one of its addresses.
@@ -50,10 +62,12 @@ pub fn behind(cluster: &Cluster, probe: &Probe) -> Result<Option<Behind>, ProbeE
         via: None,
     };
     let endpoints: Vec<Probe> = cluster.backends(service, port, address.is_ipv6()).into_iter().map(question).collect();
+    let node = cluster.node_at(address).filter(|_| port.node_port == number);
+    let by_node = node.map(|node| ByNode { node: Arc::clone(&node.name), is_local: service.local });
     let service = service.object_name();
     match endpoints.is_empty() {
         true => Err(ProbeError::NoEndpoints(service, probe.service)),
-        false => Ok(Some(Behind { service, address, port: number, endpoints })),
+        false => Ok(Some(Behind { service, address, port: number, endpoints, by_node })),
     }
 }
 

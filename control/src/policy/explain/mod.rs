@@ -15,7 +15,7 @@ use dataplane::frontend::Place;
 use dataplane::packet::Direction;
 use serde::{Serialize, Serializer};
 
-use super::behind::{Behind, behind};
+use super::behind::{Behind, ByNode, behind};
 use super::cluster::{Cluster, NetworkPolicy, ObjectName, Peer, Pod, PolicyRule, Service as ClusterService};
 use super::probe::{Connection, EndVerdict, Probe, ProbeError, Service, Target, Via};
 
@@ -189,7 +189,34 @@ fn explain_service(cluster: &Cluster, behind: &Behind) -> Result<Explanation, Pr
     let shown = explanations.iter().position(|explanation| explanation.verdict == EndVerdict::Deny).unwrap_or(0);
     let mut explanation = explanations.swap_remove(shown);
     explanation.notes.insert(0, note);
+    explanation.notes.extend(behind.by_node.as_ref().and_then(|by_node| by_way_of(cluster, behind, by_node)));
     Ok(explanation)
+}
+
+/// What becomes of clients that come by the node whose address was asked about.
+fn by_way_of(cluster: &Cluster, behind: &Behind, by_node: &ByNode) -> Option<String> {
+    let ByNode { node, is_local } = by_node;
+    let is_here = |endpoint: &&Probe| match endpoint.to {
+        Target::Address(address) => cluster.owner(address).and_then(|pod| pod.node.as_ref()) == Some(node),
+        Target::Pod(_) => false,
+    };
+    let (here, away): (Vec<&Probe>, Vec<&Probe>) = behind.endpoints.iter().partition(is_here);
+    let named = |of: &[&Probe]| of.iter().map(|endpoint| endpoint.to.to_string()).collect::<Vec<_>>().join(", ");
+    match (is_local, &here[..], &away[..]) {
+        (true, [], _) => Some(format!(
+            "externalTrafficPolicy: Local, and {node} has no endpoint: kube-proxy drops what comes by it from outside"
+        )),
+        (true, here, [_, ..]) => Some(format!(
+            "externalTrafficPolicy: Local: what comes by {node} from outside reaches its own endpoints only, {}",
+            named(here)
+        )),
+        (false, _, away @ [_, ..]) => Some(format!(
+            "externalTrafficPolicy: Cluster: what comes by {node} reaches {}, on other nodes, with the address of {node}, whoever the client \
+             is. A policy there judges that address: dropped (other_node), unless a block holds it",
+            named(away)
+        )),
+        (_, _, []) => None,
+    }
 }
 
 fn explain_one(cluster: &Cluster, probe: &Probe) -> Result<Explanation, ProbeError> {
