@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::rule::{UNSEEN_PORTS, unseen_ports};
 use super::words::words;
 use super::{ImportError, Importer};
 use crate::model::{Dimension, Element, Family, Origin, Part, Set};
@@ -29,6 +30,17 @@ fn dimensions(kind: &str) -> Option<Vec<Dimension>> {
         _ => None,
     };
     parts.split(',').map(part).collect()
+}
+
+fn protocol(part: &Part) -> Option<u8> {
+    match part {
+        Part::Ports(protocol, _) => *protocol,
+        Part::Addresses(_) => None,
+    }
+}
+
+fn is_unseen(part: &Part) -> bool {
+    protocol(part).is_some_and(|number| UNSEEN_PORTS.contains(&number))
 }
 
 impl Importer<'_> {
@@ -143,6 +155,11 @@ impl Importer<'_> {
                 }
             }
             match element(text, of) {
+                Ok(element) if element.iter().any(is_unseen) => {
+                    let reason = unseen_ports(element.iter().find_map(protocol).unwrap_or_default());
+                    self.errors
+                        .push(ImportError { origin: origin.clone(), text: format!("set {name}: {text}: {reason}") });
+                }
                 Ok(element) if nomatch => exceptions.push(element),
                 Ok(element) => elements.push(element),
                 Err(reason) => {

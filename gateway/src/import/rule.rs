@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::words::words;
 use super::{Importer, matches};
 use crate::model::{Action, Limit, Log, Match, Origin, Rule, Test};
+use crate::values;
 
 /// Modules whose options are understood.
 const MODULES: [&str; 22] = [
@@ -51,6 +52,15 @@ const REFUSED: [(&str, &str); 16] = [
     ("statistic", "rules do not depend on chance"),
     ("dscp", "the DSCP field is not looked at"),
 ];
+
+/// Protocols whose ports the engine does not look at: DCCP and UDP-Lite.
+pub(super) const UNSEEN_PORTS: [u8; 2] = [33, 136];
+
+/// Why a rule or element with such a protocol is refused.
+pub(super) fn unseen_ports(number: u8) -> String {
+    let name = values::show_protocol(number);
+    format!("ports of {name} are not looked at, only those of TCP, UDP and SCTP: take it out, or give --lenient")
+}
 
 /// What is being read.
 pub(super) struct Reading<'w> {
@@ -115,6 +125,18 @@ impl Importer<'_> {
             reading.negated = false;
         }
         let Reading { matches, comment, rate, burst, log, action, .. } = reading;
+        let looks_at_ports = matches
+            .iter()
+            .any(|of| matches!(of.test, Test::SourcePort(_) | Test::DestinationPort(_) | Test::EitherPort(_)));
+        let unseen = |of: &Match| match &of.test {
+            Test::Protocol(numbers) if !of.negated => {
+                numbers.iter().copied().find(|number| UNSEEN_PORTS.contains(number))
+            }
+            _ => None,
+        };
+        if let (true, Some(number)) = (looks_at_ports, matches.iter().find_map(unseen)) {
+            return Err(unseen_ports(number));
+        }
         let limit = match rate {
             None => None,
             Some(rate) => {

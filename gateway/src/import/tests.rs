@@ -117,6 +117,8 @@ fn what_cannot_be_expressed_is_refused_with_its_line() {
         ("-s 10.0.0.0/255.0.255.0 -j ACCEPT", "dump:7: -s: 10.0.0.0/255.0.255.0 has a mask that is no prefix"),
         ("-m comment --comment \"cut", "dump:7: a quote does not end"),
         ("-p tcp --dport", "dump:7: the value of --dport is missing"),
+        ("-p dccp -m dccp --dport 53 -j DROP", "dump:7: ports of dccp are not looked at"),
+        ("-p udplite -m multiport --dports 53 -j DROP", "dump:7: ports of udplite are not looked at"),
         ("-m set --match-set gone src -j DROP", "dump:7: this rule names the set gone: give what"),
         ("-m addrtype --dst-type ANYCAST -j DROP", "dump:7: --dst-type ANYCAST: "),
     ] {
